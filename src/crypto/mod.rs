@@ -1,0 +1,9 @@
+//! All primitives, and the only bridge between open secrets and sealed bytes.
+
+mod hash;
+mod master;
+mod seal;
+
+pub use hash::{constant_time_eq, fingerprint, random_bytes, sha256};
+pub use master::{MasterKeyError, MasterKeys, Wrapped};
+pub use seal::{Key, OpenError, Place};

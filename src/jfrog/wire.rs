@@ -1,0 +1,194 @@
+//! Bodies of JFrog's requests and answers.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::secret::{AccessToken, ReferenceToken, RefreshToken};
+
+/// What a create call asks for.
+#[derive(Clone, Debug)]
+pub struct CreateRequest {
+    /// Marker and description, at most 1,024 characters.
+    pub description: String,
+    /// `None`: JFrog's default.
+    pub scope: Option<String>,
+    /// `None`: JFrog's default, `*@*`.
+    pub audience: Option<String>,
+    /// Seconds; `None`: JFrog's default, 0: never.
+    pub expires_in: Option<i64>,
+    /// `None`: none.
+    pub project_key: Option<String>,
+    /// Whether a reference token is wanted besides.
+    pub include_reference_token: bool,
+}
+
+impl CreateRequest {
+    pub(super) fn form(&self) -> Vec<(&'static str, String)> {
+        let always = [
+            ("refreshable", "true".to_owned()),
+            ("include_reference_token", self.include_reference_token.to_string()),
+            ("description", self.description.clone()),
+        ];
+        let sometimes = [
+            ("scope", self.scope.clone()),
+            ("audience", self.audience.clone()),
+            ("expires_in", self.expires_in.map(|seconds| seconds.to_string())),
+            ("project_key", self.project_key.clone()),
+        ];
+        always.into_iter().chain(sometimes.into_iter().filter_map(|(key, value)| Some((key, value?)))).collect()
+    }
+}
+
+/// What JFrog gave.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// JFrog's id of it.
+    pub token_id: Option<String>,
+    /// The access token.
+    pub access_token: AccessToken,
+    /// `None`: JFrog's `allow-refreshable` is off.
+    pub refresh_token: Option<RefreshToken>,
+    /// Only where asked for.
+    pub reference_token: Option<ReferenceToken>,
+    /// Lifetime in seconds; `None`: never expires.
+    pub expires_in: Option<i64>,
+    /// The granted scope.
+    pub scope: Option<String>,
+    /// The access token's `sub` claim, unverified: JFrog itself sent it.
+    pub subject: Option<String>,
+}
+
+/// A 2xx answer without a usable access token.
+#[derive(Debug, thiserror::Error)]
+#[error("JFrog's answer holds no access token")]
+pub struct UnusableAnswer;
+
+#[derive(Deserialize)]
+struct Wire {
+    token_id: Option<Value>,
+    access_token: AccessToken,
+    #[serde(default)]
+    refresh_token: Option<RefreshToken>,
+    #[serde(default)]
+    reference_token: Option<ReferenceToken>,
+    expires_in: Option<Value>,
+    scope: Option<Value>,
+}
+
+#[derive(Default, Deserialize)]
+struct Claims {
+    sub: Option<Value>,
+    jti: Option<Value>,
+    iat: Option<i64>,
+    exp: Option<i64>,
+}
+
+/// Reads a 2xx body. Lenient in everything but the access token: a refresh token is never lost to a field we don't need.
+///
+/// # Errors
+/// The body holds no access token.
+pub fn parse_pair(body: &[u8]) -> Result<Pair, UnusableAnswer> {
+    let wire: Wire = serde_json::from_slice(body).map_err(|_| UnusableAnswer)?;
+    if wire.access_token.expose().is_empty() {
+        return Err(UnusableAnswer);
+    }
+    let claims = unverified_claims(wire.access_token.expose());
+    let text = |value: Option<Value>| value.and_then(|v| v.as_str().map(str::to_owned)).filter(|text| !text.is_empty());
+    // An integer, the same in quotes, or absent for a token that never expires (JFROG.md); the claims say it too.
+    let expires_in = wire
+        .expires_in
+        .and_then(|value| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok()))
+        .filter(|seconds| *seconds > 0)
+        .or_else(|| Some(claims.exp?.saturating_sub(claims.iat?).max(0)))
+        // A hundred years: beyond it a date overflows long before the token expires.
+        .map(|seconds| seconds.min(100 * 366 * 86_400));
+    Ok(Pair {
+        token_id: text(wire.token_id).or(text(claims.jti)),
+        access_token: wire.access_token,
+        refresh_token: wire.refresh_token.filter(|token| !token.expose().is_empty()),
+        reference_token: wire.reference_token.filter(|token| !token.expose().is_empty()),
+        expires_in,
+        scope: text(wire.scope),
+        subject: text(claims.sub),
+    })
+}
+
+impl Pair {
+    /// A pair that a person pasted: what its access token says of itself.
+    pub fn pasted(access_token: AccessToken, refresh_token: RefreshToken) -> Self {
+        let claims = unverified_claims(access_token.expose());
+        let text = |value: Option<Value>| value.and_then(|v| v.as_str().map(str::to_owned));
+        let expires_in = claims.exp.zip(claims.iat).map(|(exp, iat)| exp.saturating_sub(iat).max(0));
+        Self {
+            token_id: text(claims.jti),
+            access_token,
+            refresh_token: Some(refresh_token),
+            reference_token: None,
+            expires_in,
+            scope: None,
+            subject: text(claims.sub),
+        }
+    }
+}
+
+fn unverified_claims(jwt: &str) -> Claims {
+    let payload = jwt.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    payload.and_then(|payload| serde_json::from_slice(&payload).ok()).unwrap_or_default()
+}
+
+/// One row of JFrog's listing.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Listed {
+    /// JFrog's id.
+    pub token_id: String,
+    /// Where our marker stands, if it is ours.
+    #[serde(default)]
+    pub description: String,
+    /// Seconds since 1970.
+    pub issued_at: Option<i64>,
+}
+
+pub(super) fn parse_list(body: &[u8]) -> Option<Vec<Listed>> {
+    #[derive(Deserialize)]
+    struct List {
+        tokens: Vec<Value>,
+    }
+    let list: List = serde_json::from_slice(body).ok()?;
+    // A row that cannot be read cannot be ours to touch.
+    Some(list.tokens.into_iter().filter_map(|row| serde_json::from_value(row).ok()).collect())
+}
+
+pub(super) fn description_filter(prefix: &str) -> String {
+    // The prefix is a marker: `tb:<uuid>:<uuid>:` needs no escaping in a query but for what JFrog reads as a pattern.
+    format!("description={prefix}*")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expires_in_is_read_in_all_its_forms() {
+        let pair = |fields: &str| parse_pair(format!(r#"{{"access_token":"x"{fields}}}"#).as_bytes()).expect("a pair");
+        assert_eq!(pair(r#","expires_in":3600"#).expires_in, Some(3600));
+        assert_eq!(pair(r#","expires_in":"3600""#).expires_in, Some(3600));
+        assert_eq!(pair("").expires_in, None);
+        assert_eq!(pair(r#","expires_in":-1"#).expires_in, None);
+        assert_eq!(pair(r#","expires_in":9e300"#).expires_in, None);
+        assert_eq!(pair(r#","scope":7,"token_id":null,"refresh_token":"r""#).refresh_token.expect("kept").expose(), "r");
+    }
+
+    #[test]
+    fn garbage_is_no_pair() {
+        for body in ["", "{}", "<html>", "[]", r#"{"access_token":"x""#, r#"{"access_token":""}"#, r#"{"access_token":7}"#] {
+            assert!(parse_pair(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_listing_skips_rows_it_cannot_read() {
+        let listed = parse_list(br#"{"tokens":[{"token_id":"a","description":"tb:x"},{"description":7},{"token_id":"b"}]}"#);
+        assert_eq!(listed.expect("a list").len(), 2);
+    }
+}

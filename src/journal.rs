@@ -1,0 +1,332 @@
+//! The sealed files in which a rotated pair waits until Postgres has it.
+//!
+//! An entry is one file: a header line of JSON (nothing secret), and behind it, once JFrog has answered, the sealed raw body.
+//! It is made at its full size, and fsynced with its directory, before JFrog is called: a full disk is noticed while nothing is
+//! spent yet. This module knows bytes and files; it opens nothing.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::secret::Sealed;
+
+/// The header has this many bytes, padded; the body's length and the body follow.
+const HEADER: usize = 4096;
+/// What is allocated before the call. JFrog's answers have about 2 KiB; a longer one makes the file grow.
+const PREALLOCATED: usize = 64 * 1024;
+
+/// What an entry says in the clear: which attempt it belongs to, and the wrapped key that opens it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Header {
+    /// The attempt, and the entry's name.
+    pub attempt_id: Uuid,
+    /// Whose.
+    pub team_id: Uuid,
+    /// Which registration.
+    pub token_id: Uuid,
+    /// Which chain.
+    pub chain_id: Uuid,
+    /// `create`, `rotate`, `heal` or `recreate`.
+    pub kind: String,
+    /// The chain's generation that was spent: the pair is committed onto no other.
+    pub spent_generation: i64,
+    /// When the attempt began, by Postgres' clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub begun_at: OffsetDateTime,
+    /// For whom, as the audit writes it.
+    pub actor: String,
+    /// The id of the entry's own key.
+    pub key_id: String,
+    /// Which master key unwraps it.
+    pub master_key_id: String,
+    /// That key, wrapped, in hex: no rotation of data keys strands an entry.
+    pub wrapped_key: String,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Postgres may not have it yet.
+    Pending,
+    /// Postgres had it; kept for a day against a failover that loses its last seconds.
+    Committed,
+}
+
+/// An entry read back.
+#[derive(Debug)]
+pub struct Entry {
+    /// The clear part.
+    pub header: Header,
+    /// The sealed answer; `None`: JFrog's answer never came this far.
+    pub body: Option<Sealed>,
+    /// Where it stands.
+    pub standing: Standing,
+    path: PathBuf,
+}
+
+/// The journal's directory, locked for this process.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    dir: PathBuf,
+    _lock: Arc<File>,
+}
+
+/// An entry on disk at its full size, waiting for JFrog's answer.
+#[derive(Debug)]
+pub struct Prepared {
+    file: File,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// Opens (making it if needed) the directory and locks it against a second process.
+    ///
+    /// # Errors
+    /// It cannot be written, another process holds it, or it belongs to another installation (a restored or cloned database
+    /// must not spend the original's chains).
+    pub fn open(dir: &Path, installation: Uuid) -> anyhow::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("making {}", dir.display()))?;
+        let lock = private_file(&dir.join("lock"))
+            .with_context(|| format!("the journal directory {} cannot be written", dir.display()))?;
+        lock.try_lock().map_err(|_| {
+            anyhow::anyhow!("the journal directory {} is used by another process: each replica needs its own", dir.display())
+        })?;
+        let path = dir.join("installation");
+        match fs::read_to_string(&path) {
+            Ok(id) if id.trim() == installation.to_string() => {}
+            Ok(id) => anyhow::bail!(
+                "the journal directory {} belongs to installation {}, the database is installation {installation}: \
+                 a copied database must not spend the original's tokens",
+                dir.display(),
+                id.trim()
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut file = private_file(&path)?;
+                file.write_all(installation.to_string().as_bytes())?;
+                file.sync_all()?;
+                sync_dir(dir)?;
+            }
+            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+        Ok(Self { dir: dir.to_owned(), _lock: Arc::new(lock) })
+    }
+
+    /// Makes an entry at its full size and on disk. Blocks.
+    ///
+    /// # Errors
+    /// The disk is full or cannot be written: nothing may be spent now.
+    pub fn prepare(&self, header: &Header) -> io::Result<Prepared> {
+        let mut line = serde_json::to_vec(header)?;
+        line.push(b'\n');
+        if line.len() > HEADER {
+            return Err(io::Error::other("the journal header is too long"));
+        }
+        line.resize(PREALLOCATED, 0);
+        let path = self.dir.join(format!("{}.pending", header.attempt_id));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let written = file.write_all(&line).and_then(|()| file.sync_all()).and_then(|()| sync_dir(&self.dir));
+        if let Err(error) = written {
+            // The half-made entry holds nothing; leaving it would fill a full disk further.
+            drop(fs::remove_file(&path));
+            return Err(error);
+        }
+        Ok(Prepared { file, path })
+    }
+
+    /// All entries, and the files that are none. Blocks.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn entries(&self) -> io::Result<(Vec<Entry>, Vec<PathBuf>)> {
+        let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+        for file in fs::read_dir(&self.dir)? {
+            let path = file?.path();
+            let standing = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("pending") => Standing::Pending,
+                Some("committed") => Standing::Committed,
+                _ => continue,
+            };
+            match read_entry(&path) {
+                Ok((header, body)) => entries.push(Entry { header, body, standing, path }),
+                // Someone else (this process' own running attempt) ended it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => unreadable.push(path),
+            }
+        }
+        Ok((entries, unreadable))
+    }
+
+    /// How many entries wait for Postgres. Blocks.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn backlog(&self) -> io::Result<usize> {
+        let names = fs::read_dir(&self.dir)?;
+        Ok(names.flatten().filter(|file| file.path().extension().is_some_and(|e| e == "pending")).count())
+    }
+
+    /// Sets a file aside, out of the way and not lost. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn set_aside(&self, path: &Path) -> io::Result<()> {
+        rename(path, "unreadable")
+    }
+}
+
+impl Prepared {
+    /// Writes the sealed answer and waits until the disk has it. Blocks.
+    ///
+    /// # Errors
+    /// The disk failed; the pair is then in memory only, and must go to Postgres all the same.
+    pub fn save(&mut self, body: &Sealed) -> io::Result<()> {
+        let length = u32::try_from(body.as_bytes().len()).map_err(io::Error::other)?;
+        self.file.seek(SeekFrom::Start(HEADER as u64))?;
+        // The length goes last into the same write: a torn body does not open, and is set aside.
+        self.file.write_all(&[&length.to_be_bytes(), body.as_bytes()].concat())?;
+        self.file.sync_data()
+    }
+
+    /// Postgres has the pair: the entry is kept for a day. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be renamed; then the next start finds it committed already.
+    pub fn committed(self) -> io::Result<()> {
+        rename(&self.path, "committed")
+    }
+
+    /// Nothing came that must be kept. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn discard(self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+
+    /// An answer came that nobody can use now: it is set aside, not thrown away. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn set_aside(self) -> io::Result<()> {
+        rename(&self.path, "unreadable")
+    }
+}
+
+impl Entry {
+    /// Postgres has the pair. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn committed(&self) -> io::Result<()> {
+        if self.standing == Standing::Pending { rename(&self.path, "committed") } else { Ok(()) }
+    }
+
+    /// It holds nothing that is needed any more. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn read_entry(path: &Path) -> io::Result<(Header, Option<Sealed>)> {
+    let mut bytes = Vec::new();
+    File::open(path)?.read_to_end(&mut bytes)?;
+    let (head, body) = bytes.split_at_checked(HEADER).ok_or(io::ErrorKind::InvalidData)?;
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let header: Header = serde_json::from_slice(line)?;
+    let (length, body) = body.split_at_checked(4).ok_or(io::ErrorKind::InvalidData)?;
+    let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    let body = body.get(..length).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((header, (length > 0).then(|| Sealed::from_bytes(body.to_vec()))))
+}
+
+fn rename(path: &Path, extension: &str) -> io::Result<()> {
+    fs::rename(path, path.with_extension(extension))
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            attempt_id: Uuid::new_v4(),
+            team_id: Uuid::new_v4(),
+            token_id: Uuid::new_v4(),
+            chain_id: Uuid::new_v4(),
+            kind: "rotate".into(),
+            spent_generation: 1,
+            begun_at: OffsetDateTime::UNIX_EPOCH,
+            actor: "system".into(),
+            key_id: "k".into(),
+            master_key_id: "m".into(),
+            wrapped_key: "00".into(),
+        }
+    }
+
+    fn journal() -> (tempfile::TempDir, Journal, Uuid) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let id = Uuid::new_v4();
+        let journal = Journal::open(dir.path(), id).expect("opens");
+        (dir, journal, id)
+    }
+
+    #[test]
+    fn an_entry_is_read_back_with_and_without_its_body() {
+        let (_dir, journal, _) = journal();
+        let body = Sealed::from_bytes(vec![7; 100_000]);
+        journal.prepare(&header()).expect("prepares").save(&body).expect("saves");
+        let empty = journal.prepare(&header()).expect("prepares");
+        let (entries, unreadable) = journal.entries().expect("lists");
+        assert_eq!((entries.len(), unreadable.len(), journal.backlog().expect("counts")), (2, 0, 2));
+        assert!(entries.iter().any(|entry| entry.body.as_ref() == Some(&body)));
+        assert!(entries.iter().any(|entry| entry.body.is_none()));
+        empty.discard().expect("removes");
+        assert_eq!(journal.backlog().expect("counts"), 1);
+    }
+
+    #[test]
+    fn a_torn_or_foreign_file_is_named_and_blocks_nothing() {
+        let (dir, journal, _) = journal();
+        journal.prepare(&header()).expect("prepares");
+        fs::write(dir.path().join("x.pending"), b"{").expect("writes");
+        let (entries, unreadable) = journal.entries().expect("lists");
+        assert_eq!((entries.len(), unreadable.len()), (1, 1));
+        journal.set_aside(&unreadable[0]).expect("renames");
+        assert!(dir.path().join("x.unreadable").exists());
+        assert!(journal.entries().expect("lists").1.is_empty());
+    }
+
+    #[test]
+    fn a_second_process_and_another_installation_are_refused() {
+        let (dir, journal, id) = journal();
+        assert!(Journal::open(dir.path(), id).expect_err("locked").to_string().contains("another process"));
+        drop(journal);
+        assert!(Journal::open(dir.path(), Uuid::new_v4()).expect_err("foreign").to_string().contains("installation"));
+        assert!(Journal::open(dir.path(), id).is_ok());
+    }
+}

@@ -1,0 +1,10 @@
+//! The token broker: holds JFrog refresh tokens so that no pipeline has to. The README is the manual.
+
+pub mod actor;
+pub mod crypto;
+pub mod jfrog;
+pub mod journal;
+pub mod names;
+pub mod outbound;
+pub mod secret;
+pub mod store;

@@ -1,0 +1,39 @@
+//! Every reqwest client is built here: no redirects (they would carry a refresh token away), no retries (a refresh is not
+//! idempotent), no proxy from the environment.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+/// What an operator may say about the way out.
+#[derive(Clone, Debug, Default)]
+pub struct Route {
+    /// A certificate authority to trust besides the system's, PEM.
+    pub ca_pem: Option<Vec<u8>>,
+    /// An explicit proxy.
+    pub proxy: Option<String>,
+}
+
+/// A client for calls that must not share a connection: a stale keep-alive socket would make an outcome unknown.
+///
+/// # Errors
+/// The CA or the proxy cannot be read.
+pub fn client(route: &Route, timeout: Duration) -> anyhow::Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("token-broker/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .pool_max_idle_per_host(0)
+        .connect_timeout(timeout.min(Duration::from_secs(10)))
+        .timeout(timeout)
+        .no_proxy();
+    if let Some(pem) = &route.ca_pem {
+        let authorities = reqwest::Certificate::from_pem_bundle(pem).context("reading the certificate authority")?;
+        builder = builder.tls_certs_merge(authorities);
+    }
+    if let Some(proxy) = &route.proxy {
+        builder = builder.proxy(reqwest::Proxy::all(proxy).context("reading the proxy's address")?);
+    }
+    builder.build().context("building the HTTP client")
+}

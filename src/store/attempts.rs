@@ -1,0 +1,299 @@
+//! Attempts: the intent that is on disk before JFrog hears of it, and all the ways it ends.
+
+use std::time::Duration;
+
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{ChainState, Result, Store};
+use crate::{actor::Actor, secret::Sealed};
+
+/// An attempt to be begun.
+#[derive(Clone, Debug)]
+pub struct NewAttempt {
+    /// Names the journal entry too.
+    pub id: Uuid,
+    /// Whose.
+    pub team_id: Uuid,
+    /// Which registration.
+    pub token_id: Uuid,
+    /// Which chain.
+    pub chain_id: Uuid,
+    /// `create`, `rotate`, `heal`, `recreate`, `delete` or `sweep`.
+    pub kind: &'static str,
+    /// The chain's generation as it was seen.
+    pub seen_generation: i64,
+    /// Whether `rotatable_at` must have passed.
+    pub respect_rotatable_at: bool,
+    /// How long nobody else may touch the token.
+    pub lease: Duration,
+    /// Which process.
+    pub replica: Uuid,
+}
+
+/// An attempt that was begun, and is not ended yet. Ending takes it by value.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Its id.
+    pub id: Uuid,
+    /// Whose.
+    pub team_id: Uuid,
+    /// Which registration.
+    pub token_id: Uuid,
+    /// Which chain.
+    pub chain_id: Uuid,
+    /// What it does.
+    pub kind: String,
+    /// The chain's generation it was spent from.
+    pub spent_generation: i64,
+    /// By Postgres' clock.
+    pub begun_at: OffsetDateTime,
+}
+
+/// A pair, sealed for the chain's next generation.
+#[derive(Clone, Debug)]
+pub struct NewPair {
+    /// Sealed.
+    pub access_token: Sealed,
+    /// Sealed.
+    pub refresh_token: Sealed,
+    /// Sealed.
+    pub reference_token: Option<Sealed>,
+    /// JFrog's id.
+    pub jfrog_token_id: Option<String>,
+    /// Of the access token.
+    pub fingerprint: String,
+    /// Granted scope.
+    pub scope: Option<String>,
+    /// JFrog's `sub`.
+    pub subject: Option<String>,
+    /// Lifetime in seconds; `None`: never expires.
+    pub expires_in: Option<i64>,
+}
+
+/// What committing a pair came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// Postgres has it, now or already.
+    Yes,
+    /// The chain has moved on: another pair was committed onto the generation this one was spent from.
+    Superseded,
+    /// The registration is gone.
+    Gone,
+}
+
+/// How an attempt ends that brought no pair.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// The chain's state from now on; `None`: as it was.
+    pub chain_state: Option<ChainState>,
+    /// A word for programs, and a sentence for admins.
+    pub error: Option<(&'static str, String)>,
+    /// Whether the lease is left to run out, because the request may still be running at JFrog.
+    pub keep_lease: bool,
+    /// Making the missing chain is not tried again for so long.
+    pub no_heal_for: Option<Duration>,
+}
+
+impl Store {
+    /// Begins an attempt, if no other is there, the chain is at the generation seen, and rotation is due. `None`: it is not.
+    ///
+    /// # Errors
+    /// Postgres: then nothing may be spent.
+    pub async fn begin_attempt(&self, new: &NewAttempt, actor: &Actor) -> Result<Option<Attempt>> {
+        // The lock makes a stale snapshot look again: an attempt that ended while we waited has moved the generation on.
+        let row = sqlx::query!(
+            r#"with locked as (
+                   select t.id, t.team_id, c.id as chain_id, c.generation
+                   from tokens t join chains c on c.token_id = t.id
+                   where (select in_team($1)) and t.id = $2 and c.id = $3 and c.generation = $4
+                     and (t.rotatable_at <= now() or not $5)
+                   for no key update of t, c),
+               begun as (
+                   insert into attempts (token_id, id, team_id, chain_id, kind, spent_generation, lease_until, replica, actor)
+                   select locked.id, $6, locked.team_id, locked.chain_id, $7, locked.generation,
+                          now() + make_interval(secs => $8), $9, $10
+                   from locked
+                   on conflict on constraint attempts_pkey do nothing
+                   returning token_id, begun_at, lease_until),
+               scheduled as (
+                   insert into jobs (kind, subject, due_at) select 'settle', begun.token_id, begun.lease_until from begun
+                   on conflict on constraint jobs_pkey do update set due_at = excluded.due_at, failures = 0)
+               select begun_at from begun"#,
+            new.team_id,
+            new.token_id,
+            new.chain_id,
+            new.seen_generation,
+            new.respect_rotatable_at,
+            new.id,
+            new.kind,
+            new.lease.as_secs_f64(),
+            new.replica,
+            actor.name
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|row| Attempt {
+            id: new.id,
+            team_id: new.team_id,
+            token_id: new.token_id,
+            chain_id: new.chain_id,
+            kind: new.kind.to_owned(),
+            spent_generation: new.seen_generation,
+            begun_at: row.begun_at,
+        }))
+    }
+
+    /// Commits a pair onto the generation it was spent from, whoever holds the attempt now, and ends the attempt. Takes it by
+    /// reference: it is tried again until Postgres has it.
+    ///
+    /// # Errors
+    /// Postgres: the outcome is unknown; commit again.
+    pub async fn commit_pair(&self, attempt: &Attempt, pair: &NewPair, actor: &Actor) -> Result<Committed> {
+        let done = sqlx::query_scalar!(
+            r#"with moved as (
+                   update chains set state = 'active', generation = chains.generation + 1, access_token = $4, refresh_token = $5,
+                          reference_token = $6, jfrog_token_id = $7, fingerprint = $8, scope = coalesce($9, chains.scope),
+                          refreshed_at = $10::timestamptz, expires_at = $10::timestamptz + make_interval(secs => $11)
+                   where (select in_team($1)) and id = $2 and generation = $3
+                   returning *),
+               named as (
+                   update tokens t set
+                          -- A registration's first pairs are one generation; each later pair is the next.
+                          generation = case when $12 = 'create' then greatest(t.generation, 1) else t.generation + 1 end,
+                          rotatable_at = greatest(t.rotatable_at, now() + make_interval(secs =>
+                              effective_reuse_for(t.reuse_for, moved.refreshed_at, moved.expires_at))),
+                          subject = coalesce($13, t.subject), heal_after = 'epoch',
+                          last_error_at = null, last_error_kind = null, last_error_detail = null
+                   from moved where t.id = moved.token_id
+                   returning t.id, t.team_id, t.name, t.generation),
+               ended as (delete from attempts a using moved where a.token_id = moved.token_id and a.id = $14),
+               unscheduled as (
+                   -- While chains are missing, the job stays and sees to them.
+                   delete from jobs j using named where j.kind = 'settle' and j.subject = named.id and not exists (
+                       select 1 from chains c, moved where c.token_id = named.id and c.id <> moved.id and c.state <> 'active')),
+               audited as (
+                   insert into audit_events (team_id, actor, recognised_by, action, outcome, token_id, token_name, jfrog_token_id,
+                                             fingerprint, generation, request_id, address, detail)
+                   select named.team_id, $15::jsonb->>'name', $15->'recognised_by', 'chain.' || $12::text, 'done', named.id, named.name,
+                          moved.jfrog_token_id, moved.fingerprint, named.generation, $15->>'request_id', $15->>'address',
+                          jsonb_build_object('chain', moved.letter, 'chain_generation', moved.generation)
+                   from named, moved)
+               select pg_notify('token_broker', named.id::text)::text from named"#,
+            attempt.team_id,
+            attempt.chain_id,
+            attempt.spent_generation,
+            pair.access_token.as_bytes(),
+            pair.refresh_token.as_bytes(),
+            pair.reference_token.as_ref().map(Sealed::as_bytes),
+            pair.jfrog_token_id,
+            pair.fingerprint,
+            pair.scope,
+            attempt.begun_at,
+            pair.expires_in.map(|seconds| seconds as f64),
+            attempt.kind,
+            pair.subject,
+            attempt.id,
+            Json(actor) as _
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        if done.is_some() {
+            return Ok(Committed::Yes);
+        }
+        // No row moved: it is ours already (a commit whose answer was lost), or someone else's, or gone.
+        let now_there = sqlx::query!(
+            "select generation, fingerprint from chains where (select in_team($1)) and id = $2",
+            attempt.team_id,
+            attempt.chain_id
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(match now_there {
+            None => Committed::Gone,
+            Some(row) if row.fingerprint.as_deref() == Some(&pair.fingerprint) => Committed::Yes,
+            Some(_) => Committed::Superseded,
+        })
+    }
+
+    /// Ends an attempt that brought no pair. A late owner, whose attempt was ended by recovery, ends nothing.
+    ///
+    /// # Errors
+    /// Postgres: the lease runs out instead, and the outcome counts as unknown.
+    pub async fn end_attempt(&self, attempt: Attempt, ending: &Ending, actor: &Actor) -> Result<()> {
+        let (kind, detail) = ending.error.clone().unzip();
+        sqlx::query_scalar!(
+            r#"with mine as (
+                   select token_id, chain_id, spent_generation from attempts where (select in_team($1)) and token_id = $2 and id = $3),
+               ended as (delete from attempts a using mine where a.token_id = mine.token_id and a.id = $3 and not $5),
+               unscheduled as (
+                   -- A chain that is missing keeps its job, due at once.
+                   update jobs j set due_at = case when $4::text is null then j.due_at else now() end
+                   from mine where j.kind = 'settle' and j.subject = mine.token_id and not $5),
+               moved as (
+                   update chains c set state = $4 from mine
+                   where c.id = mine.chain_id and c.generation = mine.spent_generation and $4::text is not null),
+               named as (
+                   update tokens t set
+                          last_error_at = case when $6::text is null then t.last_error_at else now() end,
+                          last_error_kind = coalesce($6, t.last_error_kind), last_error_detail = coalesce($7, t.last_error_detail),
+                          heal_after = coalesce(now() + make_interval(secs => $8), t.heal_after)
+                   from mine where t.id = mine.token_id
+                   returning t.id, t.team_id, t.name, t.generation),
+               audited as (
+                   insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name, generation,
+                                             request_id, address, detail)
+                   select named.team_id, $9::jsonb->>'name', $9->'recognised_by', 'chain.' || $10::text, 'failed', $6, named.id, named.name,
+                          named.generation, $9->>'request_id', $9->>'address', jsonb_build_object('detail', $7::text)
+                   from named where $6 is not null)
+               select pg_notify('token_broker', named.id::text)::text from named"#,
+            attempt.team_id,
+            attempt.token_id,
+            attempt.id,
+            ending.chain_state as Option<ChainState>,
+            ending.keep_lease,
+            kind,
+            detail,
+            ending.no_heal_for.map(|wait| wait.as_secs_f64()),
+            Json(actor) as _,
+            attempt.kind
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Ends an attempt whose lease is over: its owner died or stalled. A rotation found in the dark leaves its chain uncertain.
+    /// Returns what kind of attempt it was; `None`: there is none whose lease is over.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn recover_attempt(&self, team: Uuid, token: Uuid) -> Result<Option<String>> {
+        Ok(sqlx::query_scalar!(
+            r#"with dead as (
+                   delete from attempts where (select in_team($1)) and token_id = $2 and lease_until <= now()
+                   returning token_id, team_id, chain_id, kind, spent_generation, actor),
+               moved as (
+                   update chains c set state = 'uncertain' from dead
+                   where c.id = dead.chain_id and dead.kind = 'rotate' and c.generation = dead.spent_generation
+                     and c.state = 'active'),
+               named as (
+                   update tokens t set last_error_at = now(), last_error_kind = 'outcome-unknown',
+                          last_error_detail = 'a ' || dead.kind || ' was begun and its outcome is not known'
+                   from dead where t.id = dead.token_id
+                   returning t.id, t.team_id, t.name, t.generation),
+               audited as (
+                   insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name, generation,
+                                             detail)
+                   select named.team_id, 'system', '{}', 'attempt.recover', 'done', 'outcome-unknown', named.id, named.name,
+                          named.generation, jsonb_build_object('attempt', dead.kind, 'begun_for', dead.actor)
+                   from named, dead)
+               select kind from dead"#,
+            team,
+            token
+        )
+        .fetch_optional(&self.pool)
+        .await?)
+    }
+}

@@ -1,0 +1,105 @@
+//! What the background worker takes.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Result, Store};
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum JobKind {
+    /// Find out what became of an attempt, and mend the token.
+    Settle,
+    /// Delete what an attempt in the dark may have left at JFrog.
+    Sweep,
+}
+
+/// A job taken: nobody else takes it before `held_until`.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What.
+    pub kind: JobKind,
+    /// With which token.
+    pub subject: Uuid,
+    /// Its team; `None`: the token is gone.
+    pub team_id: Option<Uuid>,
+    /// How often in a row it was taken without being finished.
+    pub failures: i32,
+    /// When it becomes due again by itself.
+    pub held_until: OffsetDateTime,
+}
+
+impl Store {
+    /// Takes up to `limit` due jobs, each for `hold`.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn take_jobs(&self, limit: i64, hold: Duration) -> Result<Vec<Job>> {
+        Ok(sqlx::query_as!(
+            Job,
+            r#"with due as (
+                   select kind, subject from jobs where due_at <= now() order by due_at limit $1 for update skip locked)
+               update jobs set due_at = now() + make_interval(secs => $2), failures = jobs.failures + 1
+               from due where jobs.kind = due.kind and jobs.subject = due.subject
+               returning jobs.kind as "kind!: JobKind", jobs.subject, team_of_token(jobs.subject) as team_id,
+                         jobs.failures - 1 as "failures!", jobs.due_at as held_until"#,
+            limit,
+            hold.as_secs_f64()
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// The job is done, unless someone has scheduled it anew meanwhile.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn finish_job(&self, job: &Job) -> Result<()> {
+        sqlx::query!(
+            "delete from jobs where kind = $1 and subject = $2 and due_at = $3",
+            job.kind as JobKind,
+            job.subject,
+            job.held_until
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The job is tried again after `delay`, unless someone has scheduled it anew meanwhile.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn postpone_job(&self, job: &Job, delay: Duration) -> Result<()> {
+        sqlx::query!(
+            "update jobs set due_at = now() + make_interval(secs => $4) where kind = $1 and subject = $2 and due_at = $3",
+            job.kind as JobKind,
+            job.subject,
+            job.held_until,
+            delay.as_secs_f64()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Makes a job due after `delay`, or at the earlier time it already has.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn schedule(&self, kind: JobKind, subject: Uuid, delay: Duration) -> Result<()> {
+        sqlx::query!(
+            "insert into jobs (kind, subject, due_at) values ($1, $2, now() + make_interval(secs => $3))
+             on conflict on constraint jobs_pkey do update set due_at = least(jobs.due_at, excluded.due_at), failures = 0",
+            kind as JobKind,
+            subject,
+            delay.as_secs_f64()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}

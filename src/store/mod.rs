@@ -1,0 +1,135 @@
+//! SQL, one file a table. Every function is one statement, so each commits as a whole or not at all, a cancelled caller leaves
+//! no transaction behind (CRATES.md, trap 1), and the team is set in the statement itself: `where (select in_team($1))`.
+
+mod api_keys;
+mod attempts;
+mod audit;
+mod data_keys;
+mod hand_out;
+mod installation;
+mod jobs;
+mod notify;
+mod registrations;
+mod teams;
+mod tokens;
+
+use std::time::Duration;
+
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub use api_keys::{ApiKeyRow, NewApiKey, PresentedKeyRow};
+pub use attempts::{Attempt, Committed, Ending, NewAttempt, NewPair};
+pub use audit::Event;
+pub use data_keys::DataKeyRow;
+pub use hand_out::{HandOut, HandOutRule};
+pub use jobs::{Job, JobKind};
+pub use notify::Signals;
+pub use registrations::{NewToken, TokenChanges};
+pub use teams::TeamRow;
+pub use tokens::{AttemptRow, ChainRow, ChainState, Letter, TokenState, TokenView};
+
+/// Migrations, compiled in.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// Postgres, seen through the role that owns nothing.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+}
+
+/// Why a statement did not do what it says.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A unique constraint: its name.
+    #[error("{0} is violated")]
+    Taken(String),
+    /// A foreign key that still has rows pointing at it.
+    #[error("{0} still has rows")]
+    InUse(String),
+    /// Postgres is away, read-only or out of connections: asking again later may help.
+    #[error("Postgres is not available: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// Anything else: a defect of ours, or of the data.
+    #[error("a statement failed: {0}")]
+    Failed(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database) => match database.code().as_deref() {
+                Some("23505") => Self::Taken(database.constraint().unwrap_or_default().to_owned()),
+                Some("23503") => Self::InUse(database.constraint().unwrap_or_default().to_owned()),
+                // Connection exceptions, insufficient resources, operator intervention, system errors, read-only.
+                Some(code) if ["08", "53", "57", "58"].contains(&&code[..2]) || code == "25006" => Self::Unavailable(error),
+                _ => Self::Failed(error),
+            },
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+                Self::Unavailable(error)
+            }
+            sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// Applies what is missing of the migrations, under Postgres' advisory lock.
+///
+/// # Errors
+/// The database cannot be reached or a migration fails.
+pub async fn migrate(options: PgConnectOptions) -> anyhow::Result<()> {
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(10)).connect_with(options).await?;
+    MIGRATOR.run(&pool).await?;
+    pool.close().await;
+    Ok(())
+}
+
+impl Store {
+    /// Connects as the role that owns nothing. The role travels in the connection's first message: no round trip.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or its account may not take the role.
+    pub async fn connect(options: PgConnectOptions, connections: u32) -> Result<Self> {
+        let options = options.application_name("token-broker").options([
+            ("role", "token_broker_app"),
+            ("idle_in_transaction_session_timeout", "30s"),
+            ("statement_timeout", "15s"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(Duration::from_secs(5))
+            // A ping before each statement would double the hot path's round trips; one after a pause finds dead sockets.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    use sqlx::Connection;
+                    Ok(meta.idle_for < Duration::from_secs(1) || connection.ping().await.is_ok())
+                })
+            })
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool })
+    }
+
+    /// Whether Postgres answers and would take a write.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn ping(&self) -> Result<()> {
+        let read_only = sqlx::query_scalar!(r#"select current_setting('transaction_read_only') = 'on' as "ro!""#);
+        match read_only.fetch_one(&self.pool).await? {
+            false => Ok(()),
+            true => Err(StoreError::Unavailable(sqlx::Error::Protocol("Postgres is read-only".into()))),
+        }
+    }
+
+    /// Closes the connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
