@@ -129,6 +129,7 @@ create table tokens (
     expires_in bigint,
     include_reference_token boolean not null,
     reuse_for integer not null constraint tokens_reuse_for check (reuse_for >= 0),
+    imported boolean not null,
     chain_count smallint not null constraint tokens_chain_count check (chain_count in (1, 2)),
     subject text,
     state text not null constraint tokens_state check (state in ('creating', 'registered', 'revoked')),
@@ -160,6 +161,7 @@ comment on column tokens.project_key is 'asked of JFrog; null: none';
 comment on column tokens.expires_in is 'asked of JFrog, seconds; null: its default, 0: never';
 comment on column tokens.include_reference_token is 'asked of JFrog at each create and refresh';
 comment on column tokens.reuse_for is 'seconds a token that was handed out must go on working';
+comment on column tokens.imported is 'adopted from a pasted pair, which is dead once the registration is complete';
 comment on column tokens.chain_count is '2, or 1 with the weaker promise';
 comment on column tokens.subject is 'JFrog''s sub claim of the access tokens';
 comment on column tokens.state is 'creating until its chains are made; revoked while a delete could not reach JFrog';

@@ -1,7 +1,10 @@
 //! The token broker: holds JFrog refresh tokens so that no pipeline has to. The README is the manual.
 
 pub mod actor;
+pub mod broker;
 pub mod crypto;
+pub mod dev;
+pub mod identity;
 pub mod jfrog;
 pub mod journal;
 pub mod names;

@@ -81,7 +81,12 @@ impl Key {
 
     /// A new key under a new random id.
     pub fn generate() -> Self {
-        Self::new(Uuid::new_v4().to_string(), Zeroizing::new(random_bytes()))
+        Self::generate_with_id(Uuid::new_v4().to_string())
+    }
+
+    /// A new key under an id that is chosen already.
+    pub fn generate_with_id(id: impl Into<String>) -> Self {
+        Self::new(id, Zeroizing::new(random_bytes()))
     }
 
     /// The id that stands in what this key seals.

@@ -169,10 +169,14 @@ impl Store {
                    from moved where t.id = moved.token_id
                    returning t.id, t.team_id, t.name, t.generation),
                ended as (delete from attempts a using moved where a.token_id = moved.token_id and a.id = $14),
+               put_aside as (
+                   -- A recreate begins anew from this chain: the other is made from it.
+                   update chains c set state = 'lost' from moved
+                   where $12 = 'recreate' and c.token_id = moved.token_id and c.id <> moved.id),
                unscheduled as (
                    -- While chains are missing, the job stays and sees to them.
                    delete from jobs j using named where j.kind = 'settle' and j.subject = named.id and not exists (
-                       select 1 from chains c, moved where c.token_id = named.id and c.id <> moved.id and c.state <> 'active')),
+                       select 1 from chains c, moved where c.token_id = named.id and c.id <> moved.id and (c.state <> 'active' or $12 = 'recreate'))),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, token_id, token_name, jfrog_token_id,
                                              fingerprint, generation, request_id, address, detail)

@@ -61,9 +61,9 @@ impl Store {
         sqlx::query!(
             r#"with made as (
                    insert into tokens (id, team_id, name, description, instance, scope, audience, project_key, expires_in,
-                                       include_reference_token, reuse_for, chain_count, state, identity_token,
+                                       include_reference_token, reuse_for, imported, chain_count, state, identity_token,
                                        identity_token_until, idempotency_key, request_sha256, created_by)
-                   select $2, $1, $3, $4, $5, $6, $7, $8, $9, $10, $11, cardinality($12::uuid[]), 'creating', $13,
+                   select $2, $1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $13::bytea is null, cardinality($12::uuid[]), 'creating', $13,
                           case when $13::bytea is not null then now() + interval '10 minutes' end, $14, $15, $16::jsonb->>'name'
                    where (select in_team($1))
                    returning id, team_id, name),
@@ -120,7 +120,10 @@ impl Store {
                    update tokens set state = 'registered', identity_token = null, identity_token_until = null
                    where (select in_team($1)) and id = $2 and (state = 'creating' or identity_token is not null)
                    returning id, team_id, name, generation),
-               unscheduled as (delete from jobs using done where kind = 'settle' and subject = done.id)
+               unscheduled as (
+                   -- While a chain is missing, the job stays and sees to it.
+                   delete from jobs using done where kind = 'settle' and subject = done.id
+                   and not exists (select 1 from chains c where c.token_id = done.id and c.state <> 'active'))
                insert into audit_events (team_id, actor, recognised_by, action, outcome, token_id, token_name, generation,
                                          request_id, address)
                select done.team_id, $3::jsonb->>'name', $3->'recognised_by', $4, 'done', done.id, done.name, done.generation,
@@ -168,24 +171,22 @@ impl Store {
         Ok(changed.is_some())
     }
 
-    /// Sets what a recreate asks for and keeps its identity token for as long as it may take.
+    /// Sets what is asked of JFrog from the next create on.
     ///
     /// # Errors
     /// Postgres.
-    pub async fn begin_recreate(
+    pub async fn set_asked(
         &self,
         team: Uuid,
         id: Uuid,
-        identity_token: &Sealed,
-        (scope, audience, expires_in): (Option<&str>, Option<&str>, Option<i64>),
+        scope: Option<&str>,
+        audience: Option<&str>,
+        expires_in: Option<i64>,
     ) -> Result<()> {
         sqlx::query!(
-            "update tokens set identity_token = $3, identity_token_until = now() + interval '10 minutes',
-                               scope = coalesce($4, scope), audience = coalesce($5, audience), expires_in = coalesce($6, expires_in)
-             where (select in_team($1)) and id = $2",
+            "update tokens set scope = $3, audience = $4, expires_in = $5 where (select in_team($1)) and id = $2",
             team,
             id,
-            identity_token.as_bytes(),
             scope,
             audience,
             expires_in

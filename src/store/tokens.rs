@@ -75,6 +75,8 @@ pub struct TokenView {
     pub include_reference_token: bool,
     /// Seconds, as configured.
     pub reuse_for: i32,
+    /// Adopted from a pasted pair.
+    pub imported: bool,
     /// 1 or 2.
     pub chain_count: i16,
     /// JFrog's `sub`.
@@ -187,6 +189,7 @@ struct Row {
     expires_in: Option<i64>,
     include_reference_token: bool,
     reuse_for: i32,
+    imported: bool,
     chain_count: i16,
     subject: Option<String>,
     state: TokenState,
@@ -257,7 +260,7 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"select t.id, t.team_id, t.name, t.description, t.instance, t.scope, t.audience, t.project_key, t.expires_in,
-                      t.include_reference_token, t.reuse_for, t.chain_count, t.subject, t.state as "state: TokenState",
+                      t.include_reference_token, t.reuse_for, t.imported, t.chain_count, t.subject, t.state as "state: TokenState",
                       t.generation, t.rotatable_at <= now() as "rotatable!", t.rotatable_at, t.heal_after > now() as "heal_refused!",
                       case when t.identity_token_until > now() then t.identity_token end as identity_token, t.request_sha256,
                       t.last_error_at, t.last_error_kind, t.last_error_detail, t.created_at, t.created_by, now() as "now!",
@@ -317,6 +320,7 @@ impl Row {
             expires_in: self.expires_in,
             include_reference_token: self.include_reference_token,
             reuse_for: self.reuse_for,
+            imported: self.imported,
             chain_count: self.chain_count,
             subject: self.subject,
             state: self.state,

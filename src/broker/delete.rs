@@ -1,0 +1,107 @@
+//! Deleting a token: revoked at JFrog first, forgotten afterwards. Can be repeated until it has worked.
+
+use uuid::Uuid;
+
+use super::{Broker, BrokerError, join::RETRY_AFTER, marker};
+use crate::{
+    actor::Actor,
+    identity::{Action, Caller, Team},
+    jfrog::{Bearer, Instance, Revoked, Vitality},
+    names::Name,
+    store::{Ending, NewAttempt, TokenView},
+};
+
+impl Broker {
+    /// Revokes both chains and whatever carries the token's markers, then forgets the token. With `force` it is forgotten even
+    /// if JFrog could not be told, and the audit says so.
+    ///
+    /// # Errors
+    /// `Busy` while something else is under way; `JfrogUnavailable` when JFrog could not be told: repeat it.
+    pub async fn delete(&self, caller: &Caller, team: &Team, name: &Name, force: bool, actor: &Actor) -> Result<(), BrokerError> {
+        caller.authorise(Action::ManageTokens, team, Some(name))?;
+        let (broker, team, name, actor) = (self.clone(), team.clone(), name.clone(), actor.clone());
+        let work = async move { broker.delete_to_the_end(&team, &name, force, &actor).await };
+        self.spawn(work).await.unwrap_or(Err(BrokerError::TaskEnded))
+    }
+
+    async fn delete_to_the_end(&self, team: &Team, name: &Name, force: bool, actor: &Actor) -> Result<(), BrokerError> {
+        let missing = || BrokerError::NotFound(format!("token {name}"));
+        let mut view = self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?;
+        if view.attempt.as_ref().is_some_and(|attempt| !attempt.live) {
+            self.recover(&view).await?;
+            view = self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?;
+        }
+        let chain = view.chains.first().ok_or_else(missing)?;
+        let new = NewAttempt {
+            id: Uuid::now_v7(),
+            team_id: team.id,
+            token_id: view.id,
+            chain_id: chain.id,
+            kind: "delete",
+            seen_generation: chain.generation,
+            respect_rotatable_at: false,
+            lease: self.timing.lease,
+            replica: self.replica,
+        };
+        let attempt = self.store.begin_attempt(&new, actor).await?.ok_or(BrokerError::Busy)?;
+        self.store.mark_revoked(team.id, view.id).await?;
+        match self.revoke_everything(&view).await {
+            Ok(()) => Ok(self.store.forget_token(team.id, view.id, "token.delete", None, actor).await?),
+            Err(detail) if force => {
+                let reason = format!("forced; JFrog could not be told: {detail}");
+                Ok(self.store.forget_token(team.id, view.id, "token.delete", Some(&reason), actor).await?)
+            }
+            Err(detail) => {
+                let error = Some(("revocation-failed", detail.clone()));
+                self.end(attempt, Ending { chain_state: None, error, keep_lease: false, no_heal_for: None }, actor).await;
+                Err(BrokerError::JfrogUnavailable { detail, retry_after: RETRY_AFTER })
+            }
+        }
+    }
+
+    /// Orphans by their markers first, while a chain can still list them; then each chain, with itself as bearer.
+    async fn revoke_everything(&self, view: &TokenView) -> Result<(), String> {
+        let instance = self.jfrog.instance(Some(&view.instance)).ok_or_else(|| format!("{} is not configured", view.instance))?;
+        let mut chains = Vec::new();
+        for chain in view.chains.iter().filter(|chain| chain.access_token.is_some()) {
+            let token = self.open_access(view, chain).await.map_err(|error| error.to_string())?;
+            chains.push((Bearer::Access(token), chain.jfrog_token_id.as_deref()));
+        }
+        let ours: Vec<&str> = chains.iter().filter_map(|(_, id)| *id).collect();
+        for (bearer, _) in &chains {
+            if self.jfrog.me(instance, bearer).await != Vitality::Alive {
+                continue;
+            }
+            for orphan in self.jfrog.list(instance, bearer, &self.token_marker(view.id)).await? {
+                let marked =
+                    view.chains.iter().any(|c| marker::carries(&orphan.description, &self.chain_marker(view.id, c.letter)));
+                if marked && !ours.contains(&orphan.token_id.as_str()) {
+                    self.revoke_one(instance, bearer, &orphan.token_id).await?;
+                }
+            }
+            break;
+        }
+        for (bearer, id) in &chains {
+            if let Some(id) = id {
+                self.revoke_one(instance, bearer, id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn revoke_one(&self, instance: &Instance, bearer: &Bearer, id: &str) -> Result<(), String> {
+        match self.jfrog.revoke(instance, bearer, id).await {
+            Revoked::Gone => Ok(()),
+            Revoked::NotRevocable => {
+                tracing::info!(jfrog_token_id = id, "JFrog does not revoke this token: it lives until it expires");
+                Ok(())
+            }
+            // A bearer that JFrog does not know any more was revoked already, or has expired.
+            Revoked::Refused(detail) => match self.jfrog.me(instance, bearer).await {
+                Vitality::Dead => Ok(()),
+                Vitality::Alive | Vitality::Unknown => Err(detail),
+            },
+            Revoked::Unreachable(detail) => Err(detail),
+        }
+    }
+}

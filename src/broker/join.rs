@@ -1,0 +1,198 @@
+//! Step 2: callers of the same token in this process wait for one task. The task belongs to the process, not to a caller.
+
+use std::{sync::PoisonError, time::Duration};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::{
+    Broker, BrokerError,
+    rotate::{Call, Ended, Plan},
+};
+use crate::{
+    actor::Actor,
+    jfrog::{Bearer, Reason, Rejection},
+    store::{ChainState, StoreError, TokenState, TokenView},
+};
+
+/// Whose flight: the team, the token's name, and whether `rotatable_at` is overruled.
+pub(super) type Key = (Uuid, String, bool);
+/// Where its result will be.
+pub(super) type Flight = watch::Receiver<Option<Advance>>;
+
+/// When JFrog does not say how long to wait.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// What became of trying to move a token on.
+#[derive(Clone, Debug)]
+pub(super) enum Advance {
+    /// A pair was committed: decide again.
+    Changed,
+    /// Someone else is at it; wait and decide again. `uncertain`: its outcome is unknown, until the lease is over.
+    Elsewhere { uncertain: bool },
+    /// What was handed out must go on working: nothing may be rotated yet.
+    NotDue,
+    /// JFrog cannot be reached, or refuses for now.
+    Unavailable { detail: String, retry_after: Duration },
+    /// Nobody knows what became of the call.
+    Uncertain,
+    /// There is no such token.
+    NotFound,
+    /// Its chains are still being made.
+    Creating,
+    /// It is being deleted.
+    Revoked,
+    /// No chain works.
+    Lost(String),
+    /// Postgres is away: nothing was spent, or the journal has it.
+    DatabaseUnavailable,
+    /// Keys, journal, or a task that ended early; logged already.
+    Failed(String),
+}
+
+impl Broker {
+    /// Joins the flight of this token, or starts it. Cancelling the wait cancels nothing.
+    pub(super) async fn advance(&self, key: Key, actor: &Actor) -> Advance {
+        let mut flight = self.flight(key, actor);
+        match flight.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or(Advance::Elsewhere { uncertain: false }),
+            // The task panicked, or the shutdown ended it.
+            Err(_) => Advance::Failed(BrokerError::TaskEnded.to_string()),
+        }
+    }
+
+    fn flight(&self, key: Key, actor: &Actor) -> Flight {
+        let mut joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = joins.get(&key) {
+            return flight.clone();
+        }
+        let (result, flight) = watch::channel(None);
+        if self.stop.is_cancelled() {
+            // Begin nothing new: the dropped sender tells the caller so.
+            return flight;
+        }
+        joins.insert(key.clone(), flight.clone());
+        let (broker, actor) = (self.clone(), actor.clone());
+        self.spawn(async move {
+            // Gone even when the task panics: a name must not stay blocked.
+            let _landing = Landing { broker: &broker, key: &key };
+            let advance = broker.advance_once(&key, &actor).await;
+            drop(result.send(Some(advance)));
+        });
+        flight
+    }
+
+    async fn advance_once(&self, (team, name, overrule): &Key, actor: &Actor) -> Advance {
+        // Each round may find the token changed by the one before: recovered, one chain found lost, healing refused.
+        for _ in 0..4 {
+            match self.advance_step(*team, name, *overrule, actor).await {
+                Ok(Some(advance)) => return advance,
+                Ok(None) => {}
+                Err(BrokerError::Store(StoreError::Unavailable(error))) => {
+                    tracing::warn!(%error, "a refresh met no Postgres");
+                    return Advance::DatabaseUnavailable;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a refresh failed");
+                    return Advance::Failed(error.to_string());
+                }
+            }
+        }
+        Advance::Elsewhere { uncertain: false }
+    }
+
+    /// One step: `None` means that the token changed and is to be looked at again.
+    async fn advance_step(&self, team: Uuid, name: &str, overrule: bool, actor: &Actor) -> Result<Option<Advance>, BrokerError> {
+        let Some(view) = self.store.token(team, name).await? else { return Ok(Some(Advance::NotFound)) };
+        match view.state {
+            TokenState::Creating => return Ok(Some(Advance::Creating)),
+            TokenState::Revoked => return Ok(Some(Advance::Revoked)),
+            TokenState::Registered => {}
+        }
+        if let Some(attempt) = &view.attempt {
+            if attempt.live {
+                let uncertain = view.chains.iter().any(|c| Some(c.id) == attempt.chain_id && c.state == ChainState::Uncertain);
+                return Ok(Some(Advance::Elsewhere { uncertain }));
+            }
+            self.recover(&view).await?;
+            return Ok(None);
+        }
+        // While one chain is not active, the other is not rotated: first the missing one is made, and handed out.
+        if let Some(missing) = view.missing().filter(|_| !view.heal_refused) {
+            if view.active().next().is_none() {
+                return Ok(Some(hopeless(&view)));
+            }
+            let ended = self.make_chain(&view, missing, "heal", actor).await?;
+            return Ok(after_heal(ended));
+        }
+        let Some(older) = view.older() else { return Ok(Some(hopeless(&view))) };
+        let expiring = !view.alive(older, last_call(&view));
+        if !(overrule || view.rotatable || expiring) {
+            return Ok(Some(Advance::NotDue));
+        }
+        let own = Some(older).filter(|chain| view.alive(chain, 60));
+        let others = view.active().filter(|chain| chain.id != older.id);
+        let mut bearers = Vec::new();
+        for chain in own.into_iter().chain(others).chain(own.is_none().then_some(older)) {
+            bearers.push(Bearer::Access(self.open_access(&view, chain).await?));
+        }
+        let call = Call::Refresh(self.open_refresh(&view, older).await?);
+        let respect_rotatable_at = !overrule && !expiring;
+        let plan = Plan { view: &view, chain: older, kind: "rotate", call, bearers, respect_rotatable_at };
+        let ended = self.obtain(plan, actor).await?;
+        Ok(after_rotate(ended))
+    }
+}
+
+/// An expiring chain is rotated before `rotatable_at`: losing it would be worse. Seconds before its end: five minutes, or a tenth
+/// of a short lifetime.
+fn last_call(view: &TokenView) -> i64 {
+    let lifetime = |chain: &crate::store::ChainRow| Some((chain.expires_at? - chain.refreshed_at?).whole_seconds() / 10);
+    view.older().and_then(lifetime).map_or(300, |tenth| tenth.min(300))
+}
+
+fn after_rotate(ended: Ended) -> Option<Advance> {
+    match ended {
+        Ended::Rejected(rejection) if rejection.reason == Reason::RefreshTokenUnknown => None,
+        other => after_heal_or_rotate(other),
+    }
+}
+
+fn after_heal(ended: Ended) -> Option<Advance> {
+    match ended {
+        // A definite refusal is written down, and the next round lives with one chain; a rate limit is not one.
+        Ended::Rejected(rejection) if rejection.reason != Reason::RateLimited => None,
+        Ended::NotRefreshable => None,
+        other => after_heal_or_rotate(other),
+    }
+}
+
+fn after_heal_or_rotate(ended: Ended) -> Option<Advance> {
+    Some(match ended {
+        Ended::Committed | Ended::Superseded => Advance::Changed,
+        Ended::NotBegun => Advance::Elsewhere { uncertain: false },
+        Ended::NotSent(detail) => Advance::Unavailable { detail, retry_after: RETRY_AFTER },
+        Ended::Rejected(Rejection { status, message, retry_after, .. }) => {
+            Advance::Unavailable { detail: format!("{status}: {message}"), retry_after: retry_after.unwrap_or(RETRY_AFTER) }
+        }
+        Ended::NotRefreshable | Ended::Unknown(_) => Advance::Uncertain,
+    })
+}
+
+fn hopeless(view: &TokenView) -> Advance {
+    if view.chains.iter().any(|chain| chain.state == ChainState::Uncertain) {
+        return Advance::Uncertain;
+    }
+    Advance::Lost(view.last_error.as_ref().map_or_else(|| "no chain works".to_owned(), |(_, _, detail)| detail.clone()))
+}
+
+struct Landing<'a> {
+    broker: &'a Broker,
+    key: &'a Key,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.broker.joins.lock().unwrap_or_else(PoisonError::into_inner).remove(self.key);
+    }
+}

@@ -1,0 +1,175 @@
+//! The flows, each a function that reads from top to bottom. Read `rotate.rs` first.
+
+mod create;
+mod delete;
+mod errors;
+mod heal;
+mod import;
+mod join;
+mod keys;
+mod marker;
+mod platform;
+mod recreate;
+mod refresh;
+mod replay;
+mod rotate;
+mod settle;
+mod sweep;
+mod tokens;
+mod worker;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::broadcast;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+pub use create::{CreateToken, Settings as TokenSettings};
+pub use errors::{BrokerError, RefreshError, RegisterError};
+pub use import::ImportToken;
+pub use keys::Keys;
+pub use platform::NewKey;
+pub use recreate::RecreateToken;
+pub use refresh::{Ask, HandedOut, Warning};
+
+use crate::{
+    identity::Authentication,
+    jfrog::Jfrog,
+    journal::Journal,
+    store::{Signals, Store},
+};
+
+/// Times the flows keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Total time of one call to JFrog.
+    pub jfrog_timeout: Duration,
+    /// How long an attempt stands before another replica may recover it; at least 1.5 × the timeout.
+    pub lease: Duration,
+    /// How often the worker looks for due jobs, and waiting callers for what they may have missed.
+    pub poll: Duration,
+}
+
+/// The flows over their parts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Broker(Arc<Parts>);
+
+/// What the flows work with.
+#[derive(Debug)]
+pub struct Parts {
+    store: Store,
+    jfrog: Jfrog,
+    keys: Keys,
+    journal: Journal,
+    authentication: Authentication,
+    timing: Timing,
+    installation: Uuid,
+    /// This process, in attempts.
+    replica: Uuid,
+    joins: Mutex<HashMap<join::Key, join::Flight>>,
+    /// Attempts of this process whose journal entry is still being written: replay leaves them alone.
+    in_hand: Mutex<HashSet<Uuid>>,
+    signals: broadcast::Sender<Signals>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl std::ops::Deref for Broker {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl Broker {
+    /// Wires the flows. Nothing runs before [`Broker::start`].
+    pub fn new(store: Store, jfrog: Jfrog, keys: Keys, journal: Journal, installation: Uuid, timing: Timing) -> Self {
+        Self(Arc::new(Parts {
+            authentication: Authentication::new(store.clone()),
+            store,
+            jfrog,
+            keys,
+            journal,
+            timing,
+            installation,
+            replica: Uuid::new_v4(),
+            joins: Mutex::default(),
+            in_hand: Mutex::default(),
+            signals: broadcast::channel(1024).0,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    /// Replays the journal, then starts listening and the worker. Ready when it returns.
+    ///
+    /// # Errors
+    /// The journal or Postgres cannot be read.
+    pub async fn start(&self) -> Result<(), BrokerError> {
+        self.replay_journal().await?;
+        let signals = self.signals.clone();
+        let (listener, worker) = (self.clone(), self.clone());
+        self.spawn(async move { listener.store.listen(signals, listener.stop.clone()).await });
+        self.spawn(async move { worker.work().await });
+        Ok(())
+    }
+
+    /// Begins nothing new, finishes what was begun, within `grace`. Whatever is left then waits in the journal.
+    pub async fn stop(&self, grace: Duration) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+            tracing::warn!("what was begun did not finish in time; the next start recovers it");
+        }
+        self.store.close().await;
+    }
+
+    /// Runs `work` to its end whatever becomes of the caller: a disconnect cancels nothing. A panic is logged by the runtime's
+    /// hook and ends this task alone.
+    fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.tasks.spawn(work)
+    }
+}
+
+impl Parts {
+    /// Who is calling.
+    pub fn authentication(&self) -> &Authentication {
+        &self.authentication
+    }
+
+    /// Whether Postgres answers and the first master key opens its canary.
+    ///
+    /// # Errors
+    /// The failing part.
+    pub async fn ready(&self) -> Result<(), BrokerError> {
+        self.store.ping().await?;
+        self.keys.check_canaries(&self.store).await
+    }
+
+    /// Entries of the journal that wait for Postgres.
+    pub fn journal_backlog(&self) -> Option<usize> {
+        self.journal.backlog().ok()
+    }
+
+    /// Chains by state over all teams, with the seconds until the first of them expires.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn chain_gauges(&self) -> Result<Vec<(String, i64, Option<f64>)>, BrokerError> {
+        Ok(self.store.chain_gauges().await?)
+    }
+}
+
+/// Runs blocking file work off the runtime's threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+}

@@ -1,0 +1,237 @@
+//! The refresh flow: hand out what is fresh, or wait for a rotation and hand out its result.
+
+use std::time::Duration;
+
+use metrics::counter;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::{sync::broadcast, time::Instant};
+use utoipa::ToSchema;
+
+use super::{Broker, BrokerError, RefreshError, join::Advance};
+use crate::{
+    actor::Actor,
+    crypto::Place,
+    identity::{Action, Caller, Role, Team},
+    names::Name,
+    secret::{AccessToken, ReferenceToken},
+    store::{HandOut, HandOutRule, Signals},
+};
+
+/// What a caller asks for, in seconds.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// `None`: the token's effective `reuse_for`.
+    pub max_age: Option<i64>,
+    /// What must be left.
+    pub min_ttl: i64,
+    /// How long to wait for a rotation.
+    pub wait: Duration,
+}
+
+/// What a caller should know about the token it was handed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Warning {
+    /// A `ci` caller's `max_age` below `reuse_for` was raised to it.
+    MaxAgeRaised,
+    /// Less than `min_ttl` is left, and what was handed out must go on working before anything may be rotated.
+    ShortLived,
+    /// A rotation is under way and took longer than `wait`.
+    RefreshPending,
+    /// A rotation was sent and its outcome is not known yet.
+    RefreshUncertain,
+    /// JFrog could not be reached, or refused for now.
+    JfrogUnavailable,
+}
+
+impl Warning {
+    /// As in answers and in the audit.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxAgeRaised => "max-age-raised",
+            Self::ShortLived => "short-lived",
+            Self::RefreshPending => "refresh-pending",
+            Self::RefreshUncertain => "refresh-uncertain",
+            Self::JfrogUnavailable => "jfrog-unavailable",
+        }
+    }
+}
+
+/// A token as it is handed out.
+#[derive(Debug)]
+pub struct HandedOut {
+    /// The access token.
+    pub access_token: AccessToken,
+    /// Where the registration asks for one.
+    pub reference_token: Option<ReferenceToken>,
+    /// Seconds left; `None`: never expires.
+    pub expires_in: Option<i64>,
+    /// The same as a time.
+    pub expires_at: Option<OffsetDateTime>,
+    /// Granted scope.
+    pub scope: Option<String>,
+    /// JFrog's id.
+    pub token_id: Option<String>,
+    /// JFrog's user.
+    pub username: Option<String>,
+    /// Pairs so far.
+    pub generation: i64,
+    /// Whether this call waited for a rotation.
+    pub refreshed: bool,
+    /// When the pair was obtained.
+    pub refreshed_at: Option<OffsetDateTime>,
+    /// What to know about it.
+    pub warnings: Vec<Warning>,
+}
+
+/// Why nothing newer is to be had: the warning when the current token is still good, the error when it is not.
+enum Stuck {
+    Pending,
+    Uncertain,
+    NotDue,
+    Unavailable { detail: String, retry_after: Duration },
+}
+
+impl Broker {
+    /// Hands out the token: the current one if it is fresh enough, else the result of a rotation shared by all who wait.
+    ///
+    /// # Errors
+    /// See [`RefreshError`].
+    pub async fn refresh(
+        &self,
+        caller: &Caller,
+        team: &Team,
+        name: &Name,
+        ask: &Ask,
+        actor: &Actor,
+    ) -> Result<HandedOut, RefreshError> {
+        caller.authorise(Action::Refresh, team, Some(name)).map_err(BrokerError::from)?;
+        let ci = caller.grant().role == Role::Ci;
+        let deadline = Instant::now() + ask.wait;
+        let mut rule = HandOutRule { max_age: ask.max_age, raise_max_age: ci, min_ttl: ask.min_ttl, since: None, any_age: false };
+        // An admin's explicit max_age is obeyed, even where it cuts short what was handed out (API.md).
+        let overrule = !ci && ask.max_age.is_some();
+        let mut seen = None;
+        let stuck = loop {
+            // Subscribed before the read: a commit between the two is not missed.
+            let mut signals = self.signals.subscribe();
+            let found = self.store.hand_out(team.id, name.as_str(), &rule, &[], actor).await?;
+            if let Some(found) = &found {
+                if found.handed {
+                    return self.answer(team, found, seen, None).await;
+                }
+                seen = seen.or(Some(found.generation));
+                // 0 means a rotation begun after this request arrived.
+                if rule.max_age == Some(0) && !ci {
+                    rule.since = rule.since.or(Some(found.now));
+                }
+            }
+            let overrule = overrule && found.as_ref().is_none_or(|found| wants_newer(found, &rule));
+            let advance = self.advance((team.id, name.to_string(), overrule), actor);
+            let Ok(advance) = tokio::time::timeout_at(deadline, advance).await else { break Stuck::Pending };
+            match advance {
+                Advance::Changed => {}
+                Advance::Elsewhere { uncertain: true } if found.is_some() => break Stuck::Uncertain,
+                Advance::Elsewhere { .. } => {}
+                Advance::NotDue => break Stuck::NotDue,
+                Advance::Unavailable { detail, retry_after } => break Stuck::Unavailable { detail, retry_after },
+                Advance::Uncertain => break Stuck::Uncertain,
+                Advance::NotFound => return Err(BrokerError::NotFound(format!("token {name}")).into()),
+                Advance::Creating => return Err(RefreshError::Creating),
+                Advance::Revoked => return Err(RefreshError::Revoked),
+                Advance::Lost(why) => return Err(RefreshError::Lost(why)),
+                Advance::DatabaseUnavailable => return Err(RefreshError::DatabaseUnavailable),
+                Advance::Failed(what) => return Err(RefreshError::Failed(what)),
+            }
+            if Instant::now() >= deadline {
+                break Stuck::Pending;
+            }
+            if matches!(advance, Advance::Elsewhere { .. }) {
+                let wake = self.wake(&mut signals);
+                drop(tokio::time::timeout_at(deadline, wake).await);
+            }
+        };
+        self.hand_out_anyway(team, name, rule, stuck, actor).await
+    }
+
+    /// Nothing newer is to be had now: the current token, if it is still good.
+    async fn hand_out_anyway(
+        &self,
+        team: &Team,
+        name: &Name,
+        rule: HandOutRule,
+        stuck: Stuck,
+        actor: &Actor,
+    ) -> Result<HandedOut, RefreshError> {
+        let (warning, min_ttl) = match &stuck {
+            Stuck::Pending => (Warning::RefreshPending, rule.min_ttl),
+            Stuck::Uncertain => (Warning::RefreshUncertain, rule.min_ttl),
+            Stuck::NotDue => (Warning::ShortLived, 1),
+            Stuck::Unavailable { .. } => (Warning::JfrogUnavailable, rule.min_ttl),
+        };
+        let rule = HandOutRule { any_age: true, min_ttl, ..rule };
+        let found = self.store.hand_out(team.id, name.as_str(), &rule, &[warning.as_str()], actor).await?;
+        if let Some(found) = found.filter(|found| found.handed) {
+            return self.answer(team, &found, None, Some(warning)).await;
+        }
+        Err(match stuck {
+            Stuck::Pending | Stuck::NotDue => RefreshError::Pending,
+            Stuck::Uncertain => RefreshError::Uncertain,
+            Stuck::Unavailable { detail, retry_after } => RefreshError::JfrogUnavailable { detail, retry_after },
+        })
+    }
+
+    /// Until some token changed hands on another replica, or long enough to look again.
+    async fn wake(&self, signals: &mut broadcast::Receiver<Signals>) {
+        drop(tokio::time::timeout(self.timing.poll, signals.recv()).await);
+    }
+
+    async fn answer(
+        &self,
+        team: &Team,
+        found: &HandOut,
+        seen: Option<i64>,
+        warning: Option<Warning>,
+    ) -> Result<HandedOut, RefreshError> {
+        let open = |column, sealed| async move {
+            let place = Place { table: "chains", row: found.chain_id, column, generation: found.chain_generation };
+            self.keys.open_sealed(&self.store, team.id, place, sealed).await
+        };
+        let sealed = found.access_token.as_ref().ok_or_else(|| BrokerError::NotFound("access token".into()))?;
+        let access_token = AccessToken::new(open("access_token", sealed).await?.as_str());
+        let reference_token = match &found.reference_token {
+            Some(sealed) => Some(ReferenceToken::new(open("reference_token", sealed).await?.as_str())),
+            None => None,
+        };
+        let refreshed = seen.is_some_and(|seen| found.generation > seen);
+        counter!("token_broker_hand_outs_total", "refreshed" => if refreshed { "true" } else { "false" }).increment(1);
+        Ok(HandedOut {
+            access_token,
+            reference_token,
+            expires_in: found.expires_at.map(|at| (at - found.now).whole_seconds()),
+            expires_at: found.expires_at,
+            scope: found.scope.clone(),
+            token_id: found.jfrog_token_id.clone(),
+            username: found.subject.as_deref().map(username),
+            generation: found.generation,
+            refreshed,
+            refreshed_at: found.refreshed_at,
+            warnings: found.raised.then_some(Warning::MaxAgeRaised).into_iter().chain(warning).collect(),
+        })
+    }
+}
+
+/// Whether it is the age that is not good enough: `min_ttl` alone overrules nothing.
+fn wants_newer(found: &HandOut, rule: &HandOutRule) -> bool {
+    match (rule.since, rule.max_age, found.refreshed_at) {
+        (Some(since), _, Some(at)) => at <= since,
+        (None, Some(max_age), Some(at)) => found.now - at > time::Duration::seconds(max_age),
+        _ => false,
+    }
+}
+
+/// The user of `<service id>/users/<name>`; the name may hold `/` and `@`.
+fn username(subject: &str) -> String {
+    subject.split_once("/users/").map_or(subject, |(_, name)| name).to_owned()
+}

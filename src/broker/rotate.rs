@@ -1,0 +1,374 @@
+//! Steps 3 to 7 of a refresh: begin an attempt, call JFrog once, journal, commit, wake. The same for every call that makes a
+//! pair: rotating, healing, creating. The order of the lines is the promise; change none without DESIGN.md beside it.
+
+use std::time::{Duration, Instant};
+
+use backon::{ExponentialBuilder, Retryable};
+use metrics::counter;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::{Broker, BrokerError, Parts, blocking};
+use crate::{
+    actor::Actor,
+    crypto::{self, Key, Place},
+    jfrog::{Bearer, CreateRequest, Outcome, Pair, Reason, Rejection, Vitality, parse_pair},
+    journal::{Header, Prepared},
+    secret::{AccessToken, RefreshToken},
+    store::{Attempt, ChainRow, ChainState, Committed, Ending, NewAttempt, NewPair, StoreError, TokenView},
+};
+
+/// After a definite refusal to make a missing chain, the token lives on the other alone for so long.
+const NO_HEAL_FOR: Duration = Duration::from_secs(3600);
+
+/// What is to be sent to JFrog.
+pub(super) enum Call {
+    /// Spends this refresh token.
+    Refresh(RefreshToken),
+    /// Makes a new pair.
+    Create(CreateRequest),
+}
+
+/// A call that makes a pair for one chain.
+pub(super) struct Plan<'a> {
+    pub view: &'a TokenView,
+    pub chain: &'a ChainRow,
+    /// `create`, `rotate`, `heal` or `recreate`.
+    pub kind: &'static str,
+    pub call: Call,
+    /// Tried in turn, the next only after a definite 401.
+    pub bearers: Vec<Bearer>,
+    /// Whether `rotatable_at` must have passed.
+    pub respect_rotatable_at: bool,
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Postgres has the pair.
+    Committed,
+    /// Another attempt is there, or the chain has moved on, or rotation is not due: look again.
+    NotBegun,
+    /// Nothing reached JFrog.
+    NotSent(String),
+    /// JFrog refused, and nothing was spent (but for an unknown refresh token: then the chain is lost).
+    Rejected(Rejection),
+    /// JFrog gave a pair without a refresh token; it was given back.
+    NotRefreshable,
+    /// Nobody knows; the lease runs out, then the outcome is found out.
+    Unknown(String),
+    /// The registration went away, or another pair was committed meanwhile; this one was given back.
+    Superseded,
+}
+
+impl Broker {
+    /// Runs a plan to its end. Call it from a tracked task: nothing may cancel it half-way.
+    ///
+    /// # Errors
+    /// Before the call: nothing was spent. After it: the pair is in the journal, and the next start or reconnect commits it.
+    pub(super) async fn obtain(&self, plan: Plan<'_>, actor: &Actor) -> Result<Ended, BrokerError> {
+        let view = plan.view;
+        let instance = self.jfrog.instance(Some(&view.instance)).ok_or_else(|| unknown_instance(view))?;
+        let entry_key = Key::generate();
+        // Everything that can fail cheaply comes first: never spend before you can save.
+        self.keys.sealing_key(&self.store, view.team_id).await?;
+
+        let monotonic = Instant::now();
+        let in_hand = InHand::new(self, Uuid::now_v7());
+        let new = NewAttempt {
+            id: in_hand.attempt,
+            team_id: view.team_id,
+            token_id: view.id,
+            chain_id: plan.chain.id,
+            kind: plan.kind,
+            seen_generation: plan.chain.generation,
+            respect_rotatable_at: plan.respect_rotatable_at,
+            lease: self.timing.lease,
+            replica: self.replica,
+        };
+        let Some(attempt) = self.store.begin_attempt(&new, actor).await? else { return Ok(Ended::NotBegun) };
+        let entry = match self.prepare_entry(&attempt, &entry_key, actor).await {
+            Ok(entry) => entry,
+            Err(error) => {
+                let why = Some(("journal-unavailable", "the journal directory cannot be written".to_owned()));
+                self.end(attempt, Ending { chain_state: None, error: why, keep_lease: false, no_heal_for: None }, actor).await;
+                return Err(error.into());
+            }
+        };
+        // A process that was stalled until now must not send: by the lease's end its answer would be late.
+        if monotonic.elapsed() + self.timing.jfrog_timeout >= self.timing.lease {
+            return self.not_sent(attempt, entry, "this replica was stalled before the call".to_owned(), actor).await;
+        }
+
+        let mut outcome = Outcome::NotSent("no credential is left to call JFrog with".to_owned());
+        for bearer in &plan.bearers {
+            outcome = match &plan.call {
+                Call::Create(request) => self.jfrog.create(instance, bearer, request).await,
+                Call::Refresh(token) => self.jfrog.refresh(instance, bearer, token, view.include_reference_token).await,
+            };
+            // Only a definite refusal of the bearer leaves the refresh token unspent and another bearer worth trying.
+            if !matches!(&outcome, Outcome::Rejected(rejection) if rejection.reason == Reason::Unauthenticated) {
+                break;
+            }
+        }
+        count(plan.kind, &outcome);
+        match outcome {
+            Outcome::Applied(body) => self.keep(view, attempt, entry, &entry_key, body, actor).await,
+            Outcome::NotSent(detail) => self.not_sent(attempt, entry, detail, actor).await,
+            Outcome::Rejected(rejection) => {
+                discard(entry).await;
+                self.end(attempt, rejected(plan.kind, &rejection), actor).await;
+                Ok(Ended::Rejected(rejection))
+            }
+            Outcome::Unknown(detail) => {
+                discard(entry).await;
+                self.end(attempt, unknown(plan.kind, detail.clone()), actor).await;
+                Ok(Ended::Unknown(detail))
+            }
+        }
+    }
+
+    /// Journal before parsing; commit before anyone is answered.
+    async fn keep(
+        &self,
+        view: &TokenView,
+        attempt: Attempt,
+        entry: Prepared,
+        entry_key: &Key,
+        body: Zeroizing<Vec<u8>>,
+        actor: &Actor,
+    ) -> Result<Ended, BrokerError> {
+        let sealed = entry_key.seal(entry_place(attempt.id, attempt.spent_generation), &body);
+        let entry = blocking(move || {
+            let mut entry = entry;
+            // A disk that fails now leaves the pair in memory: it must reach Postgres all the more.
+            if let Err(error) = entry.save(&sealed) {
+                tracing::error!(%error, "the journal could not keep a pair");
+            }
+            Ok(entry)
+        })
+        .await?;
+        let pair = match parse_pair(&body) {
+            Ok(pair) => pair,
+            Err(error) => {
+                set_aside(entry).await;
+                self.end(attempt, unknown("rotate", error.to_string()), actor).await;
+                return Ok(Ended::Unknown(error.to_string()));
+            }
+        };
+        if pair.refresh_token.is_none() {
+            return self.not_refreshable(view, attempt, entry, &pair, actor).await;
+        }
+        let committed = self.commit(&attempt, &pair, actor).await?;
+        if let Err(error) = blocking(move || entry.committed()).await {
+            tracing::warn!(%error, "a committed journal entry could not be marked; the next start finds it committed");
+        }
+        if committed != Committed::Yes {
+            self.give_back(view, &pair).await;
+            return Ok(Ended::Superseded);
+        }
+        Ok(Ended::Committed)
+    }
+
+    /// Commits a pair onto the generation it was spent from, as often as it takes until Postgres has it.
+    pub(super) async fn commit(&self, attempt: &Attempt, pair: &Pair, actor: &Actor) -> Result<Committed, BrokerError> {
+        let sealed = self.seal_pair(attempt, pair).await?;
+        let patience = ExponentialBuilder::default().with_max_delay(Duration::from_secs(2)).without_max_times().with_jitter();
+        let commit = || self.store.commit_pair(attempt, &sealed, actor);
+        Ok(commit.retry(patience).when(|error| matches!(error, StoreError::Unavailable(_))).await?)
+    }
+
+    async fn seal_pair(&self, attempt: &Attempt, pair: &Pair) -> Result<NewPair, BrokerError> {
+        let key = self.keys.sealing_key(&self.store, attempt.team_id).await?;
+        let seal = |column, text: &str| {
+            let generation = attempt.spent_generation + 1;
+            key.seal(Place { table: "chains", row: attempt.chain_id, column, generation }, text.as_bytes())
+        };
+        let refresh_token = pair.refresh_token.as_ref().ok_or_else(|| BrokerError::NotFound("refresh token".into()))?;
+        Ok(NewPair {
+            access_token: seal("access_token", pair.access_token.expose()),
+            refresh_token: seal("refresh_token", refresh_token.expose()),
+            reference_token: pair.reference_token.as_ref().map(|token| seal("reference_token", token.expose())),
+            jfrog_token_id: pair.token_id.clone(),
+            fingerprint: crypto::fingerprint(pair.access_token.expose()),
+            scope: pair.scope.clone(),
+            subject: pair.subject.clone(),
+            expires_in: pair.expires_in,
+        })
+    }
+
+    async fn prepare_entry(&self, attempt: &Attempt, key: &Key, actor: &Actor) -> std::io::Result<Prepared> {
+        let wrapped = self.keys.master().wrap(attempt.id, key);
+        let header = Header {
+            attempt_id: attempt.id,
+            team_id: attempt.team_id,
+            token_id: attempt.token_id,
+            chain_id: attempt.chain_id,
+            kind: attempt.kind.clone(),
+            spent_generation: attempt.spent_generation,
+            begun_at: attempt.begun_at,
+            actor: actor.name.clone(),
+            key_id: key.id().to_owned(),
+            master_key_id: wrapped.master_key_id,
+            wrapped_key: hex::encode(wrapped.sealed.as_bytes()),
+        };
+        let journal = self.journal.clone();
+        blocking(move || journal.prepare(&header)).await
+    }
+
+    async fn not_sent(&self, attempt: Attempt, entry: Prepared, detail: String, actor: &Actor) -> Result<Ended, BrokerError> {
+        discard(entry).await;
+        let error = Some(("jfrog-unavailable", detail.clone()));
+        self.end(attempt, Ending { chain_state: None, error, keep_lease: false, no_heal_for: None }, actor).await;
+        Ok(Ended::NotSent(detail))
+    }
+
+    /// A pair without a refresh token. From a create it is of no use and is given back; from a rotation it means that the old
+    /// refresh token is gone and the answer must be kept for a person to look at.
+    async fn not_refreshable(
+        &self,
+        view: &TokenView,
+        attempt: Attempt,
+        entry: Prepared,
+        pair: &Pair,
+        actor: &Actor,
+    ) -> Result<Ended, BrokerError> {
+        let detail = "JFrog's answer holds no refresh token".to_owned();
+        if attempt.kind == "rotate" {
+            set_aside(entry).await;
+            self.end(attempt, unknown("rotate", detail.clone()), actor).await;
+            return Ok(Ended::Unknown(detail));
+        }
+        self.revoke_with_itself(view, pair).await;
+        discard(entry).await;
+        let error = Some(("not-refreshable", detail));
+        let ending = Ending { chain_state: None, error, keep_lease: false, no_heal_for: Some(NO_HEAL_FOR) };
+        self.end(attempt, ending, actor).await;
+        Ok(Ended::NotRefreshable)
+    }
+
+    /// Gives back a pair that came too late: only when the chain that is there now is alive at JFrog, or nobody needs it.
+    pub(super) async fn give_back(&self, view: &TokenView, pair: &Pair) {
+        let there = self.store.token_by_id(view.team_id, view.id).await;
+        let alive = match &there {
+            Ok(None) => true,
+            Ok(Some(now)) => match now.younger() {
+                Some(chain) => self.vitality(now, chain).await == Vitality::Alive,
+                None => false,
+            },
+            Err(_) => false,
+        };
+        if alive {
+            self.revoke_with_itself(view, pair).await;
+        }
+    }
+
+    async fn revoke_with_itself(&self, view: &TokenView, pair: &Pair) {
+        let Some((instance, id)) = self.jfrog.instance(Some(&view.instance)).zip(pair.token_id.as_deref()) else { return };
+        let revoked = self.jfrog.revoke(instance, &Bearer::Access(pair.access_token.clone()), id).await;
+        tracing::info!(?revoked, jfrog_token_id = id, "gave back a pair that is not needed");
+    }
+
+    async fn vitality(&self, view: &TokenView, chain: &ChainRow) -> Vitality {
+        let Some(instance) = self.jfrog.instance(Some(&view.instance)) else { return Vitality::Unknown };
+        match self.open_access(view, chain).await {
+            Ok(token) => self.jfrog.me(instance, &Bearer::Access(token)).await,
+            Err(_) => Vitality::Unknown,
+        }
+    }
+
+    /// Ends an attempt. If Postgres does not take it, the lease runs out and recovery ends it.
+    pub(super) async fn end(&self, attempt: Attempt, ending: Ending, actor: &Actor) {
+        if let Err(error) = self.store.end_attempt(attempt, &ending, actor).await {
+            tracing::warn!(%error, "an attempt could not be ended; its lease runs out");
+        }
+    }
+}
+
+impl Parts {
+    /// The chain's access token, opened.
+    pub(super) async fn open_access(&self, view: &TokenView, chain: &ChainRow) -> Result<AccessToken, BrokerError> {
+        let sealed = chain.access_token.as_ref().ok_or_else(|| BrokerError::NotFound("access token".into()))?;
+        let place = Place { table: "chains", row: chain.id, column: "access_token", generation: chain.generation };
+        let open = self.keys.open_sealed(&self.store, view.team_id, place, sealed).await?;
+        Ok(AccessToken::new(open.as_str()))
+    }
+
+    /// The chain's refresh token, opened.
+    pub(super) async fn open_refresh(&self, view: &TokenView, chain: &ChainRow) -> Result<RefreshToken, BrokerError> {
+        let sealed = chain.refresh_token.as_ref().ok_or_else(|| BrokerError::NotFound("refresh token".into()))?;
+        let place = Place { table: "chains", row: chain.id, column: "refresh_token", generation: chain.generation };
+        let open = self.keys.open_sealed(&self.store, view.team_id, place, sealed).await?;
+        Ok(RefreshToken::new(open.as_str()))
+    }
+}
+
+/// The place of a journal entry's body.
+pub(super) fn entry_place(attempt: Uuid, spent_generation: i64) -> Place<'static> {
+    Place { table: "journal", row: attempt, column: "answer", generation: spent_generation }
+}
+
+pub(super) fn unknown_instance(view: &TokenView) -> BrokerError {
+    BrokerError::UnknownInstance(view.instance.clone())
+}
+
+fn rejected(kind: &str, rejection: &Rejection) -> Ending {
+    let detail = format!("JFrog answered {}: {}", rejection.status, rejection.message);
+    let (chain_state, word) = match rejection.reason {
+        // It was spent, or revoked: this chain will never rotate again. Everything else leaves it as it was.
+        Reason::RefreshTokenUnknown if kind == "rotate" => (Some(ChainState::Lost), "refresh-token-unknown"),
+        Reason::RefreshTokenUnknown | Reason::BadRequest => (None, "jfrog-refused"),
+        Reason::Unauthenticated => (None, "jfrog-unauthenticated"),
+        Reason::Forbidden => (None, "jfrog-forbidden"),
+        Reason::RateLimited => (None, "jfrog-rate-limited"),
+    };
+    let refused_to_make = kind != "rotate" && rejection.reason != Reason::RateLimited;
+    Ending { chain_state, error: Some((word, detail)), keep_lease: false, no_heal_for: refused_to_make.then_some(NO_HEAL_FOR) }
+}
+
+fn unknown(kind: &str, detail: String) -> Ending {
+    // The request may still be running at JFrog: nobody touches the token before the lease is over.
+    let chain_state = (kind == "rotate").then_some(ChainState::Uncertain);
+    Ending { chain_state, error: Some(("outcome-unknown", detail)), keep_lease: true, no_heal_for: None }
+}
+
+fn count(kind: &'static str, outcome: &Outcome) {
+    let outcome = match outcome {
+        Outcome::Applied(_) => "applied",
+        Outcome::NotSent(_) => "not_sent",
+        Outcome::Rejected(_) => "rejected",
+        Outcome::Unknown(_) => "unknown",
+    };
+    counter!("token_broker_jfrog_calls_total", "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+async fn discard(entry: Prepared) {
+    if let Err(error) = blocking(move || entry.discard()).await {
+        tracing::warn!(%error, "an empty journal entry could not be removed");
+    }
+}
+
+async fn set_aside(entry: Prepared) {
+    if let Err(error) = blocking(move || entry.set_aside()).await {
+        tracing::warn!(%error, "a journal entry could not be set aside");
+    }
+}
+
+/// Marks an attempt as this process' own while it runs.
+struct InHand<'a> {
+    parts: &'a Parts,
+    attempt: Uuid,
+}
+
+impl<'a> InHand<'a> {
+    fn new(parts: &'a Parts, attempt: Uuid) -> Self {
+        parts.in_hand.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(attempt);
+        Self { parts, attempt }
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.parts.in_hand.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.attempt);
+    }
+}

@@ -1,0 +1,85 @@
+//! The background worker: takes due jobs, one `match` for all kinds; and compares the journal with Postgres whenever Postgres
+//! has been away.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{Broker, BrokerError, settle::Settled};
+use crate::store::{Job, JobKind, Signals};
+
+/// After a reconnect, other replicas may still be writing what a failover lost.
+const AFTER_RECONNECT: Duration = Duration::from_secs(15);
+
+impl Broker {
+    /// Works until the shutdown.
+    pub(super) async fn work(&self) {
+        let mut signals = self.signals.subscribe();
+        let mut connected_before = false;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(self.timing.poll) => self.take_jobs().await,
+                signal = signals.recv() => match signal {
+                    // The first connection is the start's, and the start has replayed the journal.
+                    Ok(Signals::Connected) if !std::mem::replace(&mut connected_before, true) => {}
+                    Ok(Signals::Connected) => {
+                        let broker = self.clone();
+                        self.spawn(async move { broker.replay_after_reconnect().await });
+                    }
+                    Ok(Signals::Token(_)) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                },
+            }
+        }
+    }
+
+    async fn replay_after_reconnect(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => return,
+            () = tokio::time::sleep(AFTER_RECONNECT.min(self.timing.lease)) => {}
+        }
+        if let Err(error) = self.replay_journal().await {
+            tracing::warn!(%error, "the journal could not be compared with Postgres; it is tried again at the next reconnect");
+        }
+    }
+
+    async fn take_jobs(&self) {
+        let jobs = match self.store.take_jobs(16, self.timing.lease).await {
+            Ok(jobs) => jobs,
+            Err(error) => return tracing::warn!(%error, "due jobs could not be read"),
+        };
+        for job in jobs {
+            let broker = self.clone();
+            self.spawn(async move {
+                if let Err(error) = broker.run_job(&job).await {
+                    // It becomes due again by itself when its hold is over.
+                    tracing::warn!(%error, ?job, "a job failed");
+                }
+            });
+        }
+    }
+
+    async fn run_job(&self, job: &Job) -> Result<(), BrokerError> {
+        let Some(team) = job.team_id else { return Ok(self.store.finish_job(job).await?) };
+        let settled = match job.kind {
+            JobKind::Settle => self.settle(team, job.subject).await?,
+            JobKind::Sweep => match self.store.token_by_id(team, job.subject).await? {
+                None => Settled::Done,
+                Some(view) => {
+                    let reuse_for = Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0));
+                    if self.sweep(&view, reuse_for).await? { Settled::Done } else { Settled::Later(back_off(job)) }
+                }
+            },
+        };
+        Ok(match settled {
+            Settled::Done => self.store.finish_job(job).await?,
+            Settled::Later(delay) => self.store.postpone_job(job, delay).await?,
+        })
+    }
+}
+
+/// Doubles from a minute to an hour.
+fn back_off(job: &Job) -> Duration {
+    Duration::from_secs(60 << job.failures.clamp(0, 6)).min(Duration::from_secs(3600))
+}

@@ -1,0 +1,11 @@
+//! Who is calling, and what that caller may do.
+
+mod api_keys;
+mod authenticate;
+mod caller;
+mod grant;
+
+pub use api_keys::ApiKey;
+pub use authenticate::{Authentication, Unauthenticated};
+pub use caller::{Caller, Refusal, Team};
+pub use grant::{Action, Grant, Role};
