@@ -1,7 +1,10 @@
 //! The token broker: holds JFrog refresh tokens so that no pipeline has to. The README is the manual.
 
 pub mod actor;
+pub mod api;
 pub mod broker;
+pub mod cli;
+pub mod config;
 pub mod crypto;
 pub mod dev;
 pub mod identity;
@@ -11,3 +14,4 @@ pub mod names;
 pub mod outbound;
 pub mod secret;
 pub mod store;
+pub mod telemetry;

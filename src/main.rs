@@ -1,1 +1,5 @@
-fn main() {}
+//! The command: `token-broker --help` says what there is.
+
+fn main() -> std::process::ExitCode {
+    token_broker::cli::main()
+}

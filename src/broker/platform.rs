@@ -111,19 +111,6 @@ impl Broker {
         actor: &Actor,
     ) -> Result<(String, ApiKeyRow), BrokerError> {
         caller.authorise_platform()?;
-        self.create_first_platform_key(name, expires_in, actor).await
-    }
-
-    /// Makes a platform key for whoever runs the command on the server: the database is the permission.
-    ///
-    /// # Errors
-    /// The name is taken, or Postgres.
-    pub async fn create_first_platform_key(
-        &self,
-        name: Name,
-        expires_in: Option<i64>,
-        actor: &Actor,
-    ) -> Result<(String, ApiKeyRow), BrokerError> {
         let tokens = vec![TokenPattern::all()];
         self.keep_key(Uuid::nil(), NewKey { name, role: Role::PlatformAdmin, tokens, expires_in }, actor).await
     }

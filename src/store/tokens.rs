@@ -128,6 +128,8 @@ pub struct ChainRow {
     pub jfrog_token_id: Option<String>,
     /// Of the access token.
     pub fingerprint: Option<String>,
+    /// Granted by JFrog.
+    pub scope: Option<String>,
     /// When the pair was obtained.
     pub refreshed_at: Option<OffsetDateTime>,
     /// `None` with a pair: never.
@@ -213,6 +215,7 @@ struct Row {
     refresh_token: Option<Vec<u8>>,
     jfrog_token_id: Option<String>,
     fingerprint: Option<String>,
+    chain_scope: Option<String>,
     refreshed_at: Option<OffsetDateTime>,
     expires_at: Option<OffsetDateTime>,
     attempt_id: Option<Uuid>,
@@ -266,7 +269,7 @@ impl Store {
                       t.last_error_at, t.last_error_kind, t.last_error_detail, t.created_at, t.created_by, now() as "now!",
                       c.id as chain_id, c.letter as "letter: Letter", c.state as "chain_state: ChainState",
                       c.generation as chain_generation, c.access_token, c.refresh_token, c.jfrog_token_id,
-                      c.fingerprint, c.refreshed_at, c.expires_at,
+                      c.fingerprint, c.scope as chain_scope, c.refreshed_at, c.expires_at,
                       a.id as "attempt_id?", a.chain_id as attempt_chain_id, a.begun_at as "attempt_begun_at?",
                       a.lease_until > now() as attempt_live, a.lease_until as "attempt_lease_until?"
                from tokens t join chains c on c.token_id = t.id left join attempts a on a.token_id = t.id
@@ -300,6 +303,7 @@ impl Row {
             refresh_token: self.refresh_token.clone().map(Sealed::from_bytes),
             jfrog_token_id: self.jfrog_token_id.clone(),
             fingerprint: self.fingerprint.clone(),
+            scope: self.chain_scope.clone(),
             refreshed_at: self.refreshed_at,
             expires_at: self.expires_at,
         }

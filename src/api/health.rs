@@ -1,0 +1,42 @@
+//! Health, on both addresses.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{ApiState, docs, problem::Problem};
+use crate::broker::BrokerError;
+
+/// A good answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+/// Is the process alive
+///
+/// 200 while the process can answer; asks nothing else.
+#[utoipa::path(get, path = "/health/live", tag = docs::SERVICE, security(()),
+    responses((status = 200, description = "The process answers.", body = Health)))]
+pub(super) async fn live() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Is the service ready
+///
+/// 200 when Postgres answers and takes writes, and the master keys open their canaries; else 503 naming the failing part.
+#[utoipa::path(get, path = "/health/ready", tag = docs::SERVICE, security(()),
+    responses((status = 200, description = "Every part works.", body = Health),
+              (status = 503, description = "`database-unavailable` or `master-key-unusable`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
+pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Health>, Problem> {
+    match state.broker.ready().await {
+        Ok(()) => Ok(Json(Health { status: "ok" })),
+        Err(error @ BrokerError::MasterKey(_)) => {
+            let detail = "A master key is not the one that was used under its id.";
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "master-key-unusable", "Master key unusable", detail)
+                .because(error))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

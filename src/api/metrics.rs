@@ -1,0 +1,66 @@
+//! `GET /metrics`, on the operators' address only.
+
+use axum::{Extension, extract::State, http::header, response::IntoResponse};
+use metrics::gauge;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use super::ApiState;
+
+/// The process' recorder.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Installs the process' recorder, once.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub fn install() -> anyhow::Result<Self> {
+        let handle = PrometheusBuilder::new().install_recorder()?;
+        metrics::describe_counter!(
+            "token_broker_jfrog_calls_total",
+            "Calls to JFrog that make a pair, by kind (rotate is a refresh) and outcome."
+        );
+        metrics::describe_counter!(
+            "token_broker_hand_outs_total",
+            "Access tokens handed out; refreshed: the caller waited for a rotation."
+        );
+        metrics::describe_counter!("token_broker_journal_replays_total", "Pairs committed from the journal.");
+        metrics::describe_counter!("token_broker_problems_total", "Errors answered, by problem.");
+        metrics::describe_gauge!(
+            "token_broker_journal_backlog",
+            "Entries of this replica's journal that wait for Postgres or for JFrog."
+        );
+        metrics::describe_gauge!("token_broker_chains", "Chains by state.");
+        metrics::describe_gauge!(
+            "token_broker_soonest_expiry_seconds",
+            "Until the first access token of a chain in this state expires."
+        );
+        Ok(Self(handle))
+    }
+}
+
+/// Counters of this replica; gauges read when asked.
+pub(super) async fn metrics(State(state): State<ApiState>, Extension(recorder): Extension<Metrics>) -> impl IntoResponse {
+    if let Some(backlog) = state.broker.journal_backlog() {
+        gauge!("token_broker_journal_backlog").set(f64::from(u32::try_from(backlog).unwrap_or(u32::MAX)));
+    }
+    // While Postgres is away the counters are needed most: they are shown without the chains.
+    if let Ok(chains) = state.broker.chain_gauges().await {
+        for known in ["active", "uncertain", "lost"] {
+            let found = chains.iter().find(|(state, ..)| state == known);
+            gauge!("token_broker_chains", "state" => known).set(found.map_or(0.0, |(_, count, _)| *count as f64));
+            if let Some(seconds) = found.and_then(|(_, _, seconds)| *seconds) {
+                gauge!("token_broker_soonest_expiry_seconds", "state" => known).set(seconds);
+            }
+        }
+    }
+    recorder.0.run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorder.0.render())
+}

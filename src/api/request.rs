@@ -1,0 +1,158 @@
+//! What stands around every request: its id, its bounds, the rendering of problems, and the audit of refusals.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, OnceLock},
+};
+
+use axum::{
+    extract::{ConnectInfo, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::{
+    ApiState,
+    problem::{Problem, ProblemBody},
+};
+use crate::{actor::Actor, identity::Caller, store::Event};
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// What is known of a request besides its content; the caller is filled in once it is authenticated.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    pub request_id: String,
+    pub address: Option<IpAddr>,
+    pub caller: Arc<OnceLock<Arc<Caller>>>,
+}
+
+/// Runs a request and sees to what every answer needs.
+pub(super) async fn around(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let context = Context {
+        request_id: request_id(request.headers()),
+        address: peer.map(|peer| client_address(&state, peer, request.headers())),
+        caller: Arc::default(),
+    };
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
+    let action = format!("{} {route}", request.method());
+    let token = token_name(request.uri().path());
+    let span = tracing::info_span!("request", id = context.request_id, action);
+    let in_query = request.uri().query().is_some_and(has_credential);
+    request.extensions_mut().insert(context.clone());
+
+    let response = match state.room.try_acquire() {
+        Err(_) => Problem::of_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),
+        Ok(_) if in_query => {
+            Problem::malformed("Credentials in the query string are refused: they end up in logs.").into_response()
+        }
+        // In a task of its own: a panic becomes a 500, and the process lives.
+        Ok(_room) => match tokio::spawn(next.run(request).instrument(span)).await {
+            Ok(response) => response,
+            Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        },
+    };
+    let mut response = match problem_of(&response) {
+        None => response,
+        Some(problem) => {
+            audit(&state, &context, action, token, &problem).await;
+            render(&problem, &context.request_id, response)
+        }
+    };
+    finish(response.headers_mut(), &context.request_id);
+    response
+}
+
+fn problem_of(response: &Response) -> Option<Problem> {
+    let status = response.status();
+    let plain = status.is_client_error() || status.is_server_error();
+    response.extensions().get::<Problem>().cloned().or_else(|| plain.then(|| Problem::of_status(status)))
+}
+
+fn render(problem: &Problem, request_id: &str, answered: Response) -> Response {
+    let body = ProblemBody {
+        kind: format!("/problems/{}", problem.slug),
+        title: problem.title,
+        status: problem.status.as_u16(),
+        detail: &problem.detail,
+        request_id,
+        errors: &problem.errors,
+    };
+    let (mut parts, _) = answered.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    let body = serde_json::to_vec(&body).unwrap_or_default();
+    (parts.status, parts.headers, body).into_response()
+}
+
+fn finish(headers: &mut HeaderMap, request_id: &str) {
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'",
+    ));
+}
+
+/// One row for each refusal of a known caller; of strangers, a sample.
+async fn audit(state: &ApiState, context: &Context, action: String, token_name: Option<String>, problem: &Problem) {
+    metrics::counter!("token_broker_problems_total", "slug" => problem.slug).increment(1);
+    if problem.status.is_server_error() {
+        return;
+    }
+    let address = context.address.map(|address| address.to_string());
+    let request_id = Some(context.request_id.clone());
+    let (actor, team) = match context.caller.get() {
+        Some(caller) => (caller.actor(request_id, address), caller.team().map(|team| team.id)),
+        None if problem.status != StatusCode::UNAUTHORIZED || state.strangers.check().is_err() => return,
+        None => {
+            let recognised_by = serde_json::json!({});
+            (Actor { name: "nobody".to_owned(), recognised_by, request_id, address }, None)
+        }
+    };
+    let event = Event { team, action, reason: format!("{}: {}", problem.slug, problem.reason), token_name };
+    if let Err(error) = state.broker.audit_refusal(&event, &actor).await {
+        tracing::warn!(%error, "a refusal could not be audited");
+    }
+}
+
+/// The caller's own id when it is sane, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let sane =
+        |text: &&str| (1..=128).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane);
+    given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// The nearest address that is not one of our own proxies: what stands further left was written by who knows whom.
+fn client_address(state: &ApiState, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let ours = |address: &IpAddr| state.trusted_proxies.iter().any(|network| network.contains(address));
+    let forwarded =
+        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
+    let hops: Vec<IpAddr> = forwarded.map_while(|hop| hop.trim().parse().ok()).collect();
+    let mut nearest = peer;
+    for hop in hops.into_iter().rev() {
+        if !ours(&nearest) {
+            break;
+        }
+        nearest = hop;
+    }
+    nearest
+}
+
+fn token_name(path: &str) -> Option<String> {
+    let name = path.strip_prefix("/tokens/")?.split('/').next()?;
+    (!name.is_empty()).then(|| name.chars().take(63).collect())
+}
+
+fn has_credential(query: &str) -> bool {
+    query
+        .split('&')
+        .any(|pair| matches!(pair.split('=').next(), Some("access_token" | "token" | "api_key" | "key" | "authorization")))
+}
