@@ -30,8 +30,9 @@ pub(super) enum Advance {
     Changed,
     /// Someone else is at it; wait and decide again. `uncertain`: its outcome is unknown, until the lease is over.
     Elsewhere { uncertain: bool },
-    /// What was handed out must go on working: nothing may be rotated yet.
-    NotDue,
+    /// What was handed out must go on working: nothing may be rotated yet. The token's generation as it was seen: a caller that
+    /// decided on an earlier one decides again.
+    NotDue { generation: i64 },
     /// JFrog cannot be reached, or refuses for now.
     Unavailable { detail: String, retry_after: Duration },
     /// Nobody knows what became of the call.
@@ -128,7 +129,7 @@ impl Broker {
         let Some(older) = view.older() else { return Ok(Some(hopeless(&view))) };
         let expiring = !view.alive(older, last_call(&view));
         if !(overrule || view.rotatable || expiring) {
-            return Ok(Some(Advance::NotDue));
+            return Ok(Some(Advance::NotDue { generation: view.generation }));
         }
         let own = Some(older).filter(|chain| view.alive(chain, 60));
         let others = view.active().filter(|chain| chain.id != older.id);

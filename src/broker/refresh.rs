@@ -134,7 +134,8 @@ impl Broker {
                 Advance::Changed => {}
                 Advance::Elsewhere { uncertain: true } if found.is_some() => break Stuck::Uncertain,
                 Advance::Elsewhere { .. } => {}
-                Advance::NotDue => break Stuck::NotDue,
+                Advance::NotDue { generation } if found.as_ref().is_none_or(|found| found.generation != generation) => {}
+                Advance::NotDue { .. } => break Stuck::NotDue,
                 Advance::Unavailable { detail, retry_after } => break Stuck::Unavailable { detail, retry_after },
                 Advance::Uncertain => break Stuck::Uncertain,
                 Advance::NotFound => return Err(BrokerError::NotFound(format!("token {name}")).into()),

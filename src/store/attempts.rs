@@ -166,16 +166,16 @@ impl Store {
                               effective_reuse_for(t.reuse_for, moved.refreshed_at, moved.expires_at))),
                           subject = coalesce($13, t.subject), heal_after = 'epoch',
                           last_error_at = null, last_error_kind = null, last_error_detail = null
-                   from moved where t.id = moved.token_id
+                   from moved where (select in_team($1)) and t.id = moved.token_id
                    returning t.id, t.team_id, t.name, t.generation),
-               ended as (delete from attempts a using moved where a.token_id = moved.token_id and a.id = $14),
+               ended as (delete from attempts a using moved where (select in_team($1)) and a.token_id = moved.token_id and a.id = $14),
                put_aside as (
                    -- A recreate begins anew from this chain: the other is made from it.
                    update chains c set state = 'lost' from moved
-                   where $12 = 'recreate' and c.token_id = moved.token_id and c.id <> moved.id),
+                   where (select in_team($1)) and $12 = 'recreate' and c.token_id = moved.token_id and c.id <> moved.id),
                unscheduled as (
                    -- While chains are missing, the job stays and sees to them.
-                   delete from jobs j using named where j.kind = 'settle' and j.subject = named.id and not exists (
+                   delete from jobs j using named where (select in_team($1)) and j.kind = 'settle' and j.subject = named.id and not exists (
                        select 1 from chains c, moved where c.token_id = named.id and c.id <> moved.id and (c.state <> 'active' or $12 = 'recreate'))),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, token_id, token_name, jfrog_token_id,
@@ -230,20 +230,20 @@ impl Store {
         sqlx::query_scalar!(
             r#"with mine as (
                    select token_id, chain_id, spent_generation from attempts where (select in_team($1)) and token_id = $2 and id = $3),
-               ended as (delete from attempts a using mine where a.token_id = mine.token_id and a.id = $3 and not $5),
+               ended as (delete from attempts a using mine where (select in_team($1)) and a.token_id = mine.token_id and a.id = $3 and not $5),
                unscheduled as (
                    -- A chain that is missing keeps its job, due at once.
                    update jobs j set due_at = case when $4::text is null then j.due_at else now() end
                    from mine where j.kind = 'settle' and j.subject = mine.token_id and not $5),
                moved as (
                    update chains c set state = $4 from mine
-                   where c.id = mine.chain_id and c.generation = mine.spent_generation and $4::text is not null),
+                   where (select in_team($1)) and c.id = mine.chain_id and c.generation = mine.spent_generation and $4::text is not null),
                named as (
                    update tokens t set
                           last_error_at = case when $6::text is null then t.last_error_at else now() end,
                           last_error_kind = coalesce($6, t.last_error_kind), last_error_detail = coalesce($7, t.last_error_detail),
                           heal_after = coalesce(now() + make_interval(secs => $8), t.heal_after)
-                   from mine where t.id = mine.token_id
+                   from mine where (select in_team($1)) and t.id = mine.token_id
                    returning t.id, t.team_id, t.name, t.generation),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name, generation,
@@ -280,12 +280,12 @@ impl Store {
                    returning token_id, team_id, chain_id, kind, spent_generation, actor),
                moved as (
                    update chains c set state = 'uncertain' from dead
-                   where c.id = dead.chain_id and dead.kind = 'rotate' and c.generation = dead.spent_generation
+                   where (select in_team($1)) and c.id = dead.chain_id and dead.kind = 'rotate' and c.generation = dead.spent_generation
                      and c.state = 'active'),
                named as (
                    update tokens t set last_error_at = now(), last_error_kind = 'outcome-unknown',
                           last_error_detail = 'a ' || dead.kind || ' was begun and its outcome is not known'
-                   from dead where t.id = dead.token_id
+                   from dead where (select in_team($1)) and t.id = dead.token_id
                    returning t.id, t.team_id, t.name, t.generation),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name, generation,

@@ -122,7 +122,7 @@ impl Store {
                    returning id, team_id, name, generation),
                unscheduled as (
                    -- While a chain is missing, the job stays and sees to it.
-                   delete from jobs using done where kind = 'settle' and subject = done.id
+                   delete from jobs using done where (select in_team($1)) and kind = 'settle' and subject = done.id
                    and not exists (select 1 from chains c where c.token_id = done.id and c.state <> 'active'))
                insert into audit_events (team_id, actor, recognised_by, action, outcome, token_id, token_name, generation,
                                          request_id, address)

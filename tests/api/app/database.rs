@@ -1,0 +1,75 @@
+//! One Postgres for all tests of this process, a database for each, copied from one that was migrated once.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use token_broker::{dev::postgres::Cluster, store};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+
+pub struct TestDatabase {
+    url: String,
+}
+
+impl TestDatabase {
+    pub async fn new() -> Self {
+        let cluster = cluster().await;
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        cluster.create_database(&name, Some("template_broker")).await.expect("a database");
+        Self { url: cluster.url(&name) }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A connection that sees everything: the oracle's.
+    pub async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.expect("connects")
+    }
+
+    /// Runs statements of the test's own.
+    pub async fn run(&self, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.connect().await).await.expect("runs");
+    }
+
+    /// One number.
+    pub async fn count(&self, sql: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut self.connect().await).await.expect("a number")
+    }
+
+    /// One text.
+    pub async fn text(&self, sql: &str) -> String {
+        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut self.connect().await).await.expect("a text")
+    }
+
+    /// Makes everything stored `seconds` older.
+    pub async fn shift_times(&self, seconds: i64) {
+        self.run(&format!(
+            "update chains set refreshed_at = refreshed_at - interval '{seconds} s', expires_at = expires_at - interval '{seconds} s';
+             update tokens set rotatable_at = rotatable_at - interval '{seconds} s', heal_after = heal_after - interval '{seconds} s';"
+        ))
+        .await;
+    }
+
+    /// Everything in it, as one text: for looking for what must not be there.
+    pub async fn dump(&self) -> String {
+        let tables = "select string_agg(format('select %L || t::text from %I t', tablename || ': ', tablename), ' union all ')
+                      from pg_tables where schemaname = 'public'";
+        let all = self.text(tables).await;
+        let rows: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(all)).fetch_all(&mut self.connect().await).await.expect("all rows");
+        rows.join("\n")
+    }
+}
+
+pub async fn cluster() -> &'static Cluster {
+    CLUSTER
+        .get_or_init(|| async {
+            let cluster = Cluster::temporary().await.expect("a private Postgres");
+            cluster.create_database("template_broker", None).await.expect("a database");
+            store::migrate(cluster.url("template_broker").parse().expect("a URL")).await.expect("migrates");
+            cluster
+        })
+        .await
+}

@@ -1,0 +1,170 @@
+//! A whole broker for a test: real Postgres (one server for all, a database each), real sockets, the simulated JFrog.
+
+#![expect(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
+
+mod client;
+mod database;
+mod process;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use token_broker::{
+    broker::Timing,
+    cli::{create_admin_key, serve},
+    config::{Database, Settings},
+    crypto::{self, MasterKeys},
+    dev::simulator::Simulator,
+    jfrog::Instance,
+    outbound,
+    store::Store,
+};
+
+pub use client::{Answer, Client};
+pub use database::TestDatabase;
+pub use process::Replica;
+
+/// Short enough to wait for, and in the proportions of the real ones.
+pub const TIMING: Timing =
+    Timing { jfrog_timeout: Duration::from_secs(2), lease: Duration::from_secs(3), poll: Duration::from_millis(100) };
+
+/// A broker of its own for one test, with team `payments` and its keys.
+pub struct TestApp {
+    pub database: TestDatabase,
+    pub simulator: Simulator,
+    pub journal: TempDir,
+    pub master_keys: String,
+    /// Holds the key of a platform admin.
+    pub platform: Client,
+    /// Of team `payments`.
+    pub admin: Client,
+    pub ci: Client,
+    pub viewer: Client,
+    running: Option<serve::Running>,
+}
+
+impl TestApp {
+    /// Starts everything, and makes the team.
+    pub async fn start() -> Self {
+        let master_keys = some_master_key("k1");
+        let database = TestDatabase::new().await;
+        let simulator = Simulator::start(any_port(), None).await.expect("the simulator starts");
+        let journal = tempfile::tempdir().expect("a directory");
+        let running = serve::start(settings(&database, &simulator, &journal, &master_keys), None).await.expect("it starts");
+        let platform = Client::new(&running, platform_key(&database, "root").await);
+        let mut app = Self {
+            admin: platform.clone(),
+            ci: platform.clone(),
+            viewer: platform.clone(),
+            database,
+            simulator,
+            journal,
+            master_keys,
+            platform,
+            running: Some(running),
+        };
+        app.platform.post("/teams", json!({"name": "payments"})).await.expect(201);
+        app.admin = app.team_key("payments", "admin", json!({"role": "admin"})).await;
+        app.ci = app.team_key("payments", "ci", json!({"role": "ci"})).await;
+        app.viewer = app.team_key("payments", "viewer", json!({"role": "viewer"})).await;
+        app
+    }
+
+    /// Makes a key and a client that holds it.
+    pub async fn team_key(&self, team: &str, name: &str, grant: Value) -> Client {
+        let mut body = grant;
+        body["name"] = json!(name);
+        let answer = self.platform.post(&format!("/teams/{team}/keys"), body).await.expect(201);
+        self.platform.with_key(answer.json["key"].as_str().expect("a key").to_owned())
+    }
+
+    /// Registers a token through the create flow, for a JFrog user of its own.
+    pub async fn register(&self, name: &str) -> Value {
+        self.register_with(name, json!({})).await.expect(201).json
+    }
+
+    /// The same with more fields.
+    pub async fn register_with(&self, name: &str, more: Value) -> Answer {
+        let mut body = json!({"name": name, "identity_token": self.simulator.add_user(&format!("user-of-{name}"), false)});
+        for (field, value) in more.as_object().expect("fields") {
+            body[field] = value.clone();
+        }
+        self.admin.post("/tokens", body).await
+    }
+
+    /// Ends the service as SIGTERM does.
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
+    }
+
+    /// Starts it again on the same database and journal; the clients go on with the new address.
+    pub async fn start_again(&mut self) {
+        let settings = settings(&self.database, &self.simulator, &self.journal, &self.master_keys);
+        let running = serve::start(settings, None).await.expect("it starts again");
+        for client in [&mut self.platform, &mut self.admin, &mut self.ci, &mut self.viewer] {
+            *client = client.of(&running);
+        }
+        self.running = Some(running);
+    }
+
+    /// Lets `seconds` pass for the token, in the database and at JFrog's.
+    pub async fn let_pass(&self, seconds: i64) {
+        self.database.shift_times(seconds).await;
+        self.simulator.advance(Duration::from_secs(seconds.unsigned_abs()));
+    }
+
+    /// Asks until `wanted` holds for the token; a test that waits in vain fails with what it saw last.
+    pub async fn token_until(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut seen = Value::Null;
+        for _ in 0..200 {
+            seen = self.admin.get(&format!("/tokens/{name}")).await.json;
+            if wanted(&seen) {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("the token never was {what}: {seen:#}");
+    }
+}
+
+/// Settings of a service on these parts, with ports of its own.
+pub fn settings(database: &TestDatabase, simulator: &Simulator, journal: &TempDir, master_keys: &str) -> Settings {
+    let connect: sqlx::postgres::PgConnectOptions = database.url().parse().expect("a URL");
+    Settings {
+        database: Database {
+            migrate: connect.clone(),
+            connect,
+            connections: 10,
+            master_keys: MasterKeys::parse(master_keys).expect("keys"),
+        },
+        listen: any_port(),
+        ops_listen: any_port(),
+        instances: vec![Instance { name: "main".into(), url: simulator.url() }],
+        route: outbound::Route::default(),
+        journal_dir: journal.path().to_owned(),
+        timing: TIMING,
+        tls: None,
+        trusted_proxies: Vec::new(),
+    }
+}
+
+/// A master key that was never used before.
+pub fn some_master_key(id: &str) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    format!("{id}:{}", STANDARD.encode(crypto::random_bytes::<32>()))
+}
+
+/// A platform key straight from the database.
+pub async fn platform_key(database: &TestDatabase, name: &str) -> String {
+    let store = Store::connect(database.url().parse().expect("a URL"), 2).await.expect("connects");
+    let key = create_admin_key::make(&store, &name.parse().expect("a name"), None).await.expect("makes a key");
+    store.close().await;
+    key
+}
+
+pub fn any_port() -> std::net::SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}

@@ -1,0 +1,3 @@
+//! `/tokens`.
+
+mod refresh;
