@@ -22,7 +22,7 @@ pub(super) struct Problem {
     pub status: StatusCode,
     pub title: &'static str,
     pub detail: String,
-    pub errors: Vec<FieldError>,
+    pub errors: Box<[FieldError]>,
     pub retry_after: Option<Duration>,
     /// Precisely what was wrong: for the audit and the log, never for the caller.
     pub reason: String,
@@ -65,7 +65,7 @@ pub(super) struct ProblemBody<'a> {
 impl Problem {
     pub(super) fn new(status: StatusCode, slug: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self { slug, status, title, reason: detail.clone(), detail, errors: Vec::new(), retry_after: None }
+        Self { slug, status, title, reason: detail.clone(), detail, errors: Box::default(), retry_after: None }
     }
 
     pub(super) fn because(mut self, reason: impl std::fmt::Display) -> Self {
@@ -83,7 +83,7 @@ impl Problem {
         let detail = format!("These fields cannot be accepted: {}.", fields.join(", "));
         let reason = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect::<Vec<_>>().join("; ");
         let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "Invalid request", detail).because(reason);
-        Self { errors, ..problem }
+        Self { errors: errors.into(), ..problem }
     }
 
     pub(super) fn malformed(detail: impl Into<String>) -> Self {

@@ -30,11 +30,12 @@ impl Broker {
         let call = Call::Create(self.create_request(view, chain.letter));
         let plan = Plan { view, chain, kind, call, bearers: bearers.clone(), respect_rotatable_at: false };
         let ended = self.obtain(plan, actor).await?;
-        if let (Ended::Committed, Some(id), Some(bearer)) = (&ended, chain.jfrog_token_id.clone(), bearers.into_iter().next()) {
-            if let Some(instance) = self.jfrog.instance(Some(&view.instance)) {
-                let revoked = self.jfrog.revoke(instance, &bearer, &id).await;
-                tracing::info!(?revoked, jfrog_token_id = id, "revoked what the healed chain had before");
-            }
+        let instance = self.jfrog.instance(Some(&view.instance));
+        if let (Ended::Committed, Some(id), Some(bearer), Some(instance)) =
+            (&ended, &chain.jfrog_token_id, bearers.first(), instance)
+        {
+            let revoked = self.jfrog.revoke(instance, bearer, id).await;
+            tracing::info!(?revoked, jfrog_token_id = id, "revoked what the healed chain had before");
         }
         Ok(ended)
     }

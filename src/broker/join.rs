@@ -45,6 +45,8 @@ pub(super) enum Advance {
     Revoked,
     /// No chain works.
     Lost(String),
+    /// This replica is shutting down and begins nothing new: another one will.
+    Stopping,
     /// Postgres is away: nothing was spent, or the journal has it.
     DatabaseUnavailable,
     /// Keys, journal, or a task that ended early; logged already.
@@ -69,7 +71,7 @@ impl Broker {
         }
         let (result, flight) = watch::channel(None);
         if self.stop.is_cancelled() {
-            // Begin nothing new: the dropped sender tells the caller so.
+            drop(result.send(Some(Advance::Stopping)));
             return flight;
         }
         joins.insert(key.clone(), flight.clone());

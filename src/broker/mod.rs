@@ -119,10 +119,15 @@ impl Broker {
         Ok(())
     }
 
-    /// Begins nothing new, finishes what was begun, within `grace`. Whatever is left then waits in the journal.
-    pub async fn stop(&self, grace: Duration) {
+    /// Begins nothing new from now on.
+    pub fn wind_down(&self) {
         self.stop.cancel();
         self.tasks.close();
+    }
+
+    /// Finishes what was begun, within `grace`. Whatever is left then waits in the journal.
+    pub async fn stop(&self, grace: Duration) {
+        self.wind_down();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
             tracing::warn!("what was begun did not finish in time; the next start recovers it");
         }

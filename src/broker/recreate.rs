@@ -92,10 +92,10 @@ impl Broker {
         }
         // The other chain now: if this fails, the job that the commit left makes it.
         let view = self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?;
-        if let Some(other) = view.missing() {
-            if let Err(error) = self.make_chain_keeping_the_old(&view, other, actor).await {
-                tracing::warn!(%error, token = view.name, "the second chain is made later");
-            }
+        if let Some(other) = view.missing()
+            && let Err(error) = self.make_chain_keeping_the_old(&view, other, actor).await
+        {
+            tracing::warn!(%error, token = view.name, "the second chain is made later");
         }
         let reuse_for = std::time::Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0));
         self.store.schedule(JobKind::Sweep, view.id, reuse_for + self.timing.lease).await?;

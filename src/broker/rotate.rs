@@ -111,7 +111,7 @@ impl Broker {
                 break;
             }
         }
-        count(plan.kind, &outcome);
+        record(&plan, &outcome);
         match outcome {
             Outcome::Applied(body) => self.keep(view, attempt, entry, &entry_key, body, actor).await,
             Outcome::NotSent(detail) => self.not_sent(attempt, entry, detail, actor).await,
@@ -332,13 +332,15 @@ fn unknown(kind: &str, detail: String) -> Ending {
     Ending { chain_state, error: Some(("outcome-unknown", detail)), keep_lease: true, no_heal_for: None }
 }
 
-fn count(kind: &'static str, outcome: &Outcome) {
-    let outcome = match outcome {
-        Outcome::Applied(_) => "applied",
-        Outcome::NotSent(_) => "not_sent",
-        Outcome::Rejected(_) => "rejected",
-        Outcome::Unknown(_) => "unknown",
+fn record(plan: &Plan<'_>, outcome: &Outcome) {
+    let (outcome, detail) = match outcome {
+        Outcome::Applied(_) => ("applied", ""),
+        Outcome::NotSent(detail) => ("not_sent", detail.as_str()),
+        Outcome::Rejected(rejection) => ("rejected", rejection.message.as_str()),
+        Outcome::Unknown(detail) => ("unknown", detail.as_str()),
     };
+    let (token, chain, kind) = (&plan.view.name, plan.chain.letter.as_str(), plan.kind);
+    tracing::info!(%token, chain, kind, outcome, detail, "called JFrog");
     counter!("token_broker_jfrog_calls_total", "kind" => kind, "outcome" => outcome).increment(1);
 }
 

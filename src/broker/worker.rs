@@ -72,10 +72,11 @@ impl Broker {
                 }
             },
         };
-        Ok(match settled {
+        match settled {
             Settled::Done => self.store.finish_job(job).await?,
             Settled::Later(delay) => self.store.postpone_job(job, delay).await?,
-        })
+        }
+        Ok(())
     }
 }
 

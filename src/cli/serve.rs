@@ -121,12 +121,14 @@ impl Running {
     /// Stops accepting, begins nothing new, finishes what was begun.
     pub async fn stop(self) {
         self.handle.graceful_shutdown(Some(self.grace));
-        self.broker.stop(self.grace).await;
+        self.broker.wind_down();
+        // Callers who wait are answered first, and need Postgres for it.
         for server in self.servers {
             if let Ok(Err(error)) = server.await {
                 tracing::warn!(%error, "a listener ended badly");
             }
         }
+        self.broker.stop(self.grace).await;
     }
 }
 

@@ -58,10 +58,10 @@ impl Api<'_> {
     /// The key kept from an earlier start while it works, else a new one.
     async fn key(&self, platform_key: &str, name: &str, grant: Value, dir: &Path) -> anyhow::Result<String> {
         let path = dir.join(format!("{name}-key"));
-        if let Ok(kept) = fs::read_to_string(&path) {
-            if self.get_status(kept.trim(), "/whoami").await? == 200 {
-                return Ok(kept.trim().to_owned());
-            }
+        if let Ok(kept) = fs::read_to_string(&path)
+            && self.get_status(kept.trim(), "/whoami").await? == 200
+        {
+            return Ok(kept.trim().to_owned());
         }
         let url = format!("{}/teams/demo/keys/{name}", self.base);
         // A key that nobody has any more only takes the name.

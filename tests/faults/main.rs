@@ -1,7 +1,11 @@
 //! What happens when things go wrong: killed processes, lost answers, a stampede.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
-
 #[path = "../api/app/mod.rs"]
 mod app;
+mod journal;
+mod killed;
+mod lost_answers;
+mod old_token;
+mod secrecy;
 mod stampede;
+mod start_up;

@@ -16,7 +16,10 @@ impl TestDatabase {
         let cluster = cluster().await;
         let name = format!("test_{}", Uuid::new_v4().simple());
         cluster.create_database(&name, Some("template_broker")).await.expect("a database");
-        Self { url: cluster.url(&name) }
+        let database = Self { url: cluster.url(&name) };
+        // A copy has the original's installation id; this is a new installation.
+        database.run("update installation set id = gen_random_uuid()").await;
+        database
     }
 
     pub fn url(&self) -> &str {
