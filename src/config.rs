@@ -5,9 +5,17 @@ use std::{fs, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use ipnet::IpNet;
-use sqlx::postgres::PgConnectOptions;
 
-use crate::{broker::Timing, crypto::MasterKeys, jfrog::Instance, names::Name, outbound, telemetry::LogFormat};
+use crate::{broker::Timing, crypto::MasterKeys, jfrog::Instance, names::Name, outbound, store::PgConnectOptions};
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
 
 /// Where the database is: what every command that touches it needs.
 #[derive(Args, Clone, Debug)]

@@ -63,6 +63,15 @@ impl Sealed {
     }
 }
 
+/// A data key as it is stored.
+#[derive(Clone, Debug)]
+pub struct Wrapped {
+    /// Which master key unwraps it.
+    pub master_key_id: String,
+    /// The key, sealed by that master key.
+    pub sealed: Sealed,
+}
+
 impl std::fmt::Debug for Sealed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Sealed({} bytes)", self.0.len())

@@ -5,6 +5,7 @@ mod docs;
 mod extract;
 mod health;
 mod key;
+mod listen;
 mod metrics;
 mod page;
 mod platform_keys;
@@ -24,6 +25,7 @@ use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use docs::openapi_json;
+pub use listen::Listeners;
 pub use metrics::Metrics;
 
 use crate::broker::Broker;
@@ -76,7 +78,7 @@ fn routes() -> OpenApiRouter<ApiState> {
 }
 
 /// The API's router, `/docs` and `/openapi.json` included.
-pub fn router(state: ApiState) -> Router {
+fn router(state: ApiState) -> Router {
     let (router, document) = routes().split_for_parts();
     let document = docs::completed(document);
     router
@@ -86,7 +88,7 @@ pub fn router(state: ApiState) -> Router {
 }
 
 /// The router of the operators' address: `/metrics` and health.
-pub fn ops_router(state: ApiState, metrics: Metrics) -> Router {
+fn ops_router(state: ApiState, metrics: Metrics) -> Router {
     let (health, _) = OpenApiRouter::new().routes(routes!(health::live)).routes(routes!(health::ready)).split_for_parts();
     health
         .route("/metrics", axum::routing::get(metrics::metrics))

@@ -14,6 +14,8 @@ pub(super) struct WhoAmI {
     /// `null` for a platform admin.
     #[schema(example = "payments")]
     team: Option<String>,
+    /// `ci`, `viewer`, `admin` or `platform-admin`.
+    #[schema(value_type = String, example = "ci")]
     role: Role,
     /// Token names and globs.
     #[schema(example = json!(["deploy-*"]))]

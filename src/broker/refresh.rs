@@ -6,7 +6,6 @@ use metrics::counter;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::{sync::broadcast, time::Instant};
-use utoipa::ToSchema;
 
 use super::{Broker, BrokerError, RefreshError, join::Advance};
 use crate::{
@@ -30,7 +29,7 @@ pub struct Ask {
 }
 
 /// What a caller should know about the token it was handed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Warning {
     /// A `ci` caller's `max_age` below `reuse_for` was raised to it.

@@ -5,10 +5,10 @@ use uuid::Uuid;
 use super::{Broker, BrokerError, blocking, rotate::entry_place};
 use crate::{
     actor::Actor,
-    crypto::{OpenError, Wrapped},
+    crypto::OpenError,
     jfrog::{Pair, parse_pair},
     journal::{Entry, Standing},
-    secret::Sealed,
+    secret::{Sealed, Wrapped},
     store::Attempt,
 };
 

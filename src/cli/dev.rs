@@ -26,7 +26,7 @@ use crate::{
     },
     jfrog::Instance,
     outbound,
-    store::Store,
+    store::{PgConnectOptions, Store},
     telemetry,
 };
 
@@ -48,7 +48,7 @@ pub(super) struct DevOptions {
 }
 
 pub(super) async fn run(options: &DevOptions) -> anyhow::Result<()> {
-    telemetry::init(telemetry::LogFormat::Text);
+    telemetry::init(false);
     let dir = options.dir.clone().unwrap_or_else(default_dev_dir);
     // Asked for from the start: Ctrl-C during a long first start must clean up as well.
     let stop = serve::asked_to_stop();
@@ -92,7 +92,7 @@ async fn start(dir: &Path, options: &DevOptions) -> anyhow::Result<Parts> {
 }
 
 fn settings(dir: &Path, options: &DevOptions, database_url: &str, simulator: &Simulator) -> anyhow::Result<Settings> {
-    let connect: sqlx::postgres::PgConnectOptions = database_url.parse()?;
+    let connect: PgConnectOptions = database_url.parse()?;
     Ok(Settings {
         database: Database { migrate: connect.clone(), connect, connections: 10, master_keys: master_keys(dir)? },
         listen: free(options.listen),

@@ -68,7 +68,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Simulator { listen } => {
-            telemetry::init(telemetry::LogFormat::Text);
+            telemetry::init(false);
             let simulator = Simulator::start(listen, None).await?;
             println!("simulated JFrog at {}, its controls under {}/_sim/", simulator.url(), simulator.url());
             serve::asked_to_stop().await;

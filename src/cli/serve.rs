@@ -1,35 +1,22 @@
 //! `token-broker serve`: wires the service and runs it until it is asked to stop.
 
 use std::{
-    io,
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
     time::Duration,
 };
 
 use anyhow::Context;
-use axum::Router;
-use axum_server::{Handle, Server, tls_rustls::RustlsConfig};
-use hyper_util::rt::TokioTimer;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::JoinHandle,
-};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    api::{self, ApiState, Metrics},
+    api::{ApiState, Listeners, Metrics},
     broker::{Broker, Keys},
-    config::{Database, ServeOptions, Settings},
+    config::{Database, LogFormat, ServeOptions, Settings},
     jfrog::Jfrog,
     journal::Journal,
     store::{self, Store},
     telemetry,
 };
-
-/// How long a connection may take to send its header.
-const HEADER_TIME: Duration = Duration::from_secs(5);
-/// Longest header.
-const HEADER_LIMIT: usize = 16 * 1024;
 
 /// The service, running.
 #[derive(Debug)]
@@ -40,8 +27,7 @@ pub struct Running {
     pub ops_listen: SocketAddr,
     /// The flows.
     pub broker: Broker,
-    handle: Handle<SocketAddr>,
-    servers: Vec<JoinHandle<io::Result<()>>>,
+    listeners: Listeners,
     grace: Duration,
 }
 
@@ -50,7 +36,7 @@ pub struct Running {
 /// # Errors
 /// One sentence on what is missing or wrong.
 pub(super) async fn run(options: &ServeOptions) -> anyhow::Result<()> {
-    telemetry::init(options.log_format);
+    telemetry::init(options.log_format == LogFormat::Json);
     let running = start(options.read()?, Some(Metrics::install()?)).await?;
     tracing::info!(listen = %running.listen, ops_listen = %running.ops_listen, "ready");
     asked_to_stop().await;
@@ -108,26 +94,21 @@ pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Resu
     broker.start().await.context("replaying the journal")?;
 
     let state = ApiState::new(broker.clone(), settings.trusted_proxies);
-    let handle = Handle::new();
-    let mut servers = vec![spawn(api::router(state.clone()), listener, settings.tls, &handle).await?];
+    let mut listeners = Listeners::new();
+    listeners.serve_api(state.clone(), listener, settings.tls).await?;
     if let Some(metrics) = metrics {
-        servers.push(spawn(api::ops_router(state, metrics), ops_listener, None, &handle).await?);
+        listeners.serve_ops(state, metrics, ops_listener).await?;
     }
     let grace = settings.timing.lease + Duration::from_secs(10);
-    Ok(Running { listen, ops_listen, broker, handle, servers, grace })
+    Ok(Running { listen, ops_listen, broker, listeners, grace })
 }
 
 impl Running {
     /// Stops accepting, begins nothing new, finishes what was begun.
     pub async fn stop(self) {
-        self.handle.graceful_shutdown(Some(self.grace));
         self.broker.wind_down();
         // Callers who wait are answered first, and need Postgres for it.
-        for server in self.servers {
-            if let Ok(Err(error)) = server.await {
-                tracing::warn!(%error, "a listener ended badly");
-            }
-        }
+        self.listeners.stop(self.grace).await;
         self.broker.stop(self.grace).await;
     }
 }
@@ -136,37 +117,4 @@ fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).with_context(|| format!("{setting}: {address} cannot be listened on"))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-async fn spawn(
-    router: Router,
-    listener: TcpListener,
-    tls: Option<(PathBuf, PathBuf)>,
-    handle: &Handle<SocketAddr>,
-) -> anyhow::Result<JoinHandle<io::Result<()>>> {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    Ok(match tls {
-        None => {
-            let server = bounded(axum_server::from_tcp(listener)?.handle(handle.clone()));
-            tokio::spawn(server.serve(service))
-        }
-        Some((cert, key)) => {
-            let config = RustlsConfig::from_pem_file(cert, key).await.context("TOKEN_BROKER_TLS_CERT or _KEY cannot be read")?;
-            let server = bounded(axum_server::from_tcp_rustls(listener, config)?.handle(handle.clone()));
-            tokio::spawn(server.serve(service))
-        }
-    })
-}
-
-/// Bounds that hyper sets only when asked.
-fn bounded<A>(mut server: Server<SocketAddr, A>) -> Server<SocketAddr, A> {
-    let builder = server.http_builder();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_LIMIT);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(HEADER_LIMIT).unwrap_or(u32::MAX))
-        .max_concurrent_streams(100)
-        .keep_alive_interval(Duration::from_secs(20));
-    server
 }

@@ -5,7 +5,10 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::seal::{Key, OpenError, Place};
-use crate::{names::Name, secret::Sealed};
+use crate::{
+    names::Name,
+    secret::{Sealed, Wrapped},
+};
 
 /// The canary's text. Sealed by a master key at its first use; a key that does not open it is the wrong one.
 const CANARY: &[u8] = b"token-broker canary";
@@ -15,15 +18,6 @@ const CANARY: &[u8] = b"token-broker canary";
 pub enum MasterKeys {
     /// In this process, from `TOKEN_BROKER_MASTER_KEYS`: the first wraps, all unwrap.
     Local(Vec<Key>),
-}
-
-/// A data key as it is stored.
-#[derive(Clone, Debug)]
-pub struct Wrapped {
-    /// Which master key unwraps it.
-    pub master_key_id: String,
-    /// The key, sealed by that master key.
-    pub sealed: Sealed,
 }
 
 /// Why there is no usable master key. Never quotes the key.

@@ -5,5 +5,5 @@ mod master;
 mod seal;
 
 pub use hash::{constant_time_eq, fingerprint, random_bytes, sha256};
-pub use master::{MasterKeyError, MasterKeys, Wrapped};
+pub use master::{MasterKeyError, MasterKeys};
 pub use seal::{Key, OpenError, Place};

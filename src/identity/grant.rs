@@ -1,12 +1,11 @@
 //! Grants: a role, and the tokens it is for. Pure.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::names::TokenPattern;
 
 /// What a caller is, in its team.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// A pipeline: refreshes and reads the tokens it names.

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{Result, Store};
-use crate::{crypto::Wrapped, secret::Sealed};
+use crate::secret::{Sealed, Wrapped};
 
 /// A wrapped data key.
 #[derive(Clone, Debug)]

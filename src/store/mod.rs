@@ -16,10 +16,10 @@ mod tokens;
 
 use std::time::Duration;
 
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+/// Where Postgres is; parsed from a URL.
+pub use sqlx::postgres::PgConnectOptions;
 
 pub use api_keys::{ApiKeyRow, NewApiKey, PresentedKeyRow};
 pub use attempts::{Attempt, Committed, Ending, NewAttempt, NewPair};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use serde_json::json;
 
-use crate::app::{Replica, TestApp};
+use crate::app::{TestApp, process::Replica};
 
 /// A slow JFrog makes the moment between spending and saving long enough to be hit.
 const LATENCY_MS: u64 = 20;

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 use token_broker::dev::simulator::{Fault, Route, Rule};
 
-use crate::app::{Replica, TestApp};
+use crate::app::{TestApp, process::Replica};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_the_database_the_journal_or_the_logs_at_trace() {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use token_broker::cli::serve;
 
-use crate::app::{Replica, TestApp, settings, some_master_key};
+use crate::app::{TestApp, process::Replica, settings, some_master_key};
 
 async fn refusal(app: &TestApp, master_keys: &str, journal: &tempfile::TempDir) -> String {
     let started = serve::start(settings(&app.database, &app.simulator, journal, master_keys), None).await;

@@ -33,6 +33,7 @@ pub(in crate::api) struct CreateKey {
     #[schema(value_type = String, example = "ci")]
     name: Name,
     /// `ci`, `viewer` or `admin`.
+    #[schema(value_type = String, pattern = "^(ci|viewer|admin)$", example = "ci")]
     role: Role,
     /// Token names and `*` globs; absent: all of the team.
     #[schema(value_type = Option<Vec<String>>, example = json!(["deploy", "ci-*"]))]

@@ -79,6 +79,8 @@ pub(in crate::api) struct RefreshedToken {
     refreshed: bool,
     #[serde(with = "time::serde::rfc3339::option")]
     refreshed_at: Option<OffsetDateTime>,
+    /// `max-age-raised`, `short-lived`, `refresh-pending`, `refresh-uncertain`, `jfrog-unavailable`.
+    #[schema(value_type = Vec<String>, example = json!([]))]
     warnings: Vec<Warning>,
 }
 

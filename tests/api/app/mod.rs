@@ -4,7 +4,7 @@
 
 mod client;
 mod database;
-mod process;
+pub mod process;
 
 use std::time::Duration;
 
@@ -23,7 +23,6 @@ use token_broker::{
 
 pub use client::{Answer, Client};
 pub use database::TestDatabase;
-pub use process::Replica;
 
 /// Short enough to wait for, and in the proportions of the real ones.
 pub const TIMING: Timing =
