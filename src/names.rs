@@ -147,6 +147,13 @@ mod tests {
         }
 
         #[test]
+        fn no_two_patterns_at_all_break_that(narrow in "[ab*]{1,4}", wide in "[ab*]{1,4}", name in "[ab]{0,5}") {
+            let narrow = TokenPattern::try_from(narrow).expect("a pattern");
+            let wide = TokenPattern::try_from(wide).expect("a pattern");
+            prop_assert!(!narrow.is_within(&wide) || !narrow.matches(&name) || wide.matches(&name));
+        }
+
+        #[test]
         fn a_pattern_within_another_covers_nothing_more(wide in "[ab*]{1,5}", fill in "[ab*]{0,2}", name_fill in "[ab]{0,2}") {
             // Filling a pattern's stars makes one within it, and filling that one's makes a name it covers.
             let narrow = wide.replace('*', &fill);
