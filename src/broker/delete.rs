@@ -67,6 +67,9 @@ impl Broker {
             let token = self.open_access(view, chain).await.map_err(|error| error.to_string())?;
             chains.push((Bearer::Access(token), chain.jfrog_token_id.as_deref()));
         }
+        let identity =
+            self.open_identity(view).await.map_err(|error| error.to_string())?.map(|token| (Bearer::Identity(token), None));
+        chains.extend(identity);
         let ours: Vec<&str> = chains.iter().filter_map(|(_, id)| *id).collect();
         for (bearer, _) in &chains {
             if self.jfrog.me(instance, bearer).await != Vitality::Alive {

@@ -23,6 +23,9 @@ pub(super) type Flight = watch::Receiver<Option<Advance>>;
 /// When JFrog does not say how long to wait.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
 
+/// After a 401, a token's chains are left alone for so long.
+const AFTER_UNAUTHENTICATED: Duration = Duration::from_secs(300);
+
 /// What became of trying to move a token on.
 #[derive(Clone, Debug)]
 pub(super) enum Advance {
@@ -120,6 +123,9 @@ impl Broker {
             self.recover(&view).await?;
             return Ok(None);
         }
+        if let Some(advance) = locked_out(&view) {
+            return Ok(Some(advance));
+        }
         // While one chain is not active, the other is not rotated: first the missing one is made, and handed out.
         if let Some(missing) = view.missing().filter(|_| !view.heal_refused) {
             if view.active().next().is_none() {
@@ -145,6 +151,14 @@ impl Broker {
         let ended = self.obtain(plan, actor).await?;
         Ok(after_rotate(ended))
     }
+}
+
+/// JFrog locks users after repeated bad credentials: after a 401 nothing is tried for a while.
+fn locked_out(view: &TokenView) -> Option<Advance> {
+    let (at, kind, detail) = view.last_error.as_ref()?;
+    let passed = Duration::try_from(view.now - *at).unwrap_or(Duration::ZERO);
+    let retry_after = AFTER_UNAUTHENTICATED.checked_sub(passed).filter(|_| kind == "jfrog-unauthenticated")?;
+    Some(Advance::Unavailable { detail: detail.clone(), retry_after })
 }
 
 /// An expiring chain is rotated before `rotatable_at`: losing it would be worse. Seconds before its end: five minutes, or a tenth

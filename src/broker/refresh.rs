@@ -36,7 +36,7 @@ pub enum Warning {
     MaxAgeRaised,
     /// Less than `min_ttl` is left, and what was handed out must go on working before anything may be rotated.
     ShortLived,
-    /// A rotation is under way and took longer than `wait`.
+    /// A rotation is under way and took longer than `wait`, or could not be begun or saved yet.
     RefreshPending,
     /// A rotation was sent and its outcome is not known yet.
     RefreshUncertain,
@@ -89,6 +89,7 @@ enum Stuck {
     Pending,
     Uncertain,
     NotDue,
+    Failed(String),
     Unavailable { detail: String, retry_after: Duration },
 }
 
@@ -143,7 +144,7 @@ impl Broker {
                 Advance::Revoked => return Err(RefreshError::Revoked),
                 Advance::Lost(why) => return Err(RefreshError::Lost(why)),
                 Advance::DatabaseUnavailable => return Err(RefreshError::DatabaseUnavailable),
-                Advance::Failed(what) => return Err(RefreshError::Failed(what)),
+                Advance::Failed(what) => break Stuck::Failed(what),
             }
             if Instant::now() >= deadline {
                 break Stuck::Pending;
@@ -166,7 +167,7 @@ impl Broker {
         actor: &Actor,
     ) -> Result<HandedOut, RefreshError> {
         let (warning, min_ttl) = match &stuck {
-            Stuck::Pending => (Warning::RefreshPending, rule.min_ttl),
+            Stuck::Pending | Stuck::Failed(_) => (Warning::RefreshPending, rule.min_ttl),
             Stuck::Uncertain => (Warning::RefreshUncertain, rule.min_ttl),
             Stuck::NotDue => (Warning::ShortLived, 1),
             Stuck::Unavailable { .. } => (Warning::JfrogUnavailable, rule.min_ttl),
@@ -178,6 +179,7 @@ impl Broker {
         }
         Err(match stuck {
             Stuck::Pending | Stuck::NotDue => RefreshError::Pending,
+            Stuck::Failed(what) => RefreshError::Failed(what),
             Stuck::Uncertain => RefreshError::Uncertain,
             Stuck::Unavailable { detail, retry_after } => RefreshError::JfrogUnavailable { detail, retry_after },
         })

@@ -9,7 +9,7 @@ use crate::{
     jfrog::{Pair, parse_pair},
     journal::{Entry, Standing},
     secret::{Sealed, Wrapped},
-    store::Attempt,
+    store::{Attempt, StoreError},
 };
 
 /// How long a committed entry is kept against a failover that loses its last seconds.
@@ -19,15 +19,21 @@ impl Broker {
     /// Compares every entry with its row. An unreadable one is set aside and blocks nothing.
     pub(super) async fn replay_journal(&self) -> Result<(), BrokerError> {
         let journal = self.journal.clone();
-        let (entries, unreadable) = blocking(move || journal.entries()).await?;
+        let (mut entries, unreadable) = blocking(move || journal.entries()).await?;
         for path in unreadable {
             tracing::error!(path = %path.display(), "a journal file cannot be read and is set aside");
             let journal = self.journal.clone();
             blocking(move || journal.set_aside(&path)).await?;
         }
-        for entry in entries {
-            if !self.is_in_hand(entry.header.attempt_id) {
-                self.replay(entry).await?;
+        // Oldest first: a failover may have set a row back by more than one pair.
+        entries.sort_by_key(|entry| entry.header.begun_at);
+        for entry in entries.into_iter().filter(|entry| !self.is_in_hand(entry.header.attempt_id)) {
+            let path = entry.path().to_owned();
+            match self.replay(entry).await {
+                Ok(()) => {}
+                Err(error @ BrokerError::Store(StoreError::Unavailable(_))) => return Err(error),
+                // It stays, for the next start or reconnect, and blocks no other.
+                Err(error) => tracing::error!(path = %path.display(), %error, "a journal entry could not be replayed"),
             }
         }
         Ok(())

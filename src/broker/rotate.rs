@@ -95,13 +95,16 @@ impl Broker {
                 return Err(error.into());
             }
         };
-        // A process that was stalled until now must not send: by the lease's end its answer would be late.
-        if monotonic.elapsed() + self.timing.jfrog_timeout >= self.timing.lease {
-            return self.not_sent(attempt, entry, "this replica was stalled before the call".to_owned(), actor).await;
-        }
 
         let mut outcome = Outcome::NotSent("no credential is left to call JFrog with".to_owned());
         for bearer in &plan.bearers {
+            // A process that was stalled until now must not send: by the lease's end its answer would be late.
+            if monotonic.elapsed() + self.timing.jfrog_timeout >= self.timing.lease {
+                if matches!(outcome, Outcome::NotSent(_)) {
+                    outcome = Outcome::NotSent("this replica was stalled before the call".to_owned());
+                }
+                break;
+            }
             outcome = match &plan.call {
                 Call::Create(request) => self.jfrog.create(instance, bearer, request).await,
                 Call::Refresh(token) => self.jfrog.refresh(instance, bearer, token, view.include_reference_token).await,

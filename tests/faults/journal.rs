@@ -18,7 +18,8 @@ async fn a_pair_whose_commit_failed_is_committed_by_the_next_start() {
              create trigger refuse before update of access_token on chains for each row execute function refuse();",
         )
         .await;
-    app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(500);
+    let asked = app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
+    assert_eq!((asked.access_token(), &asked.json["warnings"]), (before.access_token(), &json!(["refresh-pending"])));
     assert_eq!(app.simulator.refreshes(), 1, "the refresh token is spent");
     assert_eq!(entries(&app, "pending"), 1);
     app.database.run("drop trigger refuse on chains").await;
