@@ -152,7 +152,7 @@ fn token_name(path: &str) -> Option<String> {
 }
 
 fn has_credential(query: &str) -> bool {
-    query
-        .split('&')
-        .any(|pair| matches!(pair.split('=').next(), Some("access_token" | "token" | "api_key" | "key" | "authorization")))
+    const NAMES: [&str; 7] = ["access_token", "refresh_token", "identity_token", "token", "api_key", "key", "authorization"];
+    let names = query.split('&').filter_map(|pair| pair.split('=').next());
+    names.into_iter().any(|name| NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))
 }
