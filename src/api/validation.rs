@@ -14,9 +14,11 @@ impl Validation {
         self
     }
 
-    /// Free text for people and JFrog: no control characters, at most `longest` characters.
+    /// Free text for people and JFrog: at most `longest` characters, and none that controls, nor one that turns the direction of
+    /// writing: people would read another text than was written.
     pub(super) fn text(&mut self, field: &str, text: Option<&str>, longest: usize) -> &mut Self {
-        let ok = text.is_none_or(|text| text.chars().count() <= longest && !text.chars().any(char::is_control));
+        let controls = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let ok = text.is_none_or(|text| text.chars().count() <= longest && !text.chars().any(controls));
         self.check(field, ok, &format!("must have at most {longest} characters, none of them a control character"))
     }
 
