@@ -3,7 +3,7 @@
 use utoipa::{
     OpenApi, ToSchema,
     openapi::{
-        Content, Ref, RefOr, Response, ResponseBuilder,
+        Content, Ref, RefOr, Response, ResponseBuilder, Schema,
         path::Operation,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
@@ -45,6 +45,11 @@ pub(super) fn document() -> utoipa::openapi::OpenApi {
 
 /// The document with what every operation can answer besides what it says itself.
 pub(super) fn completed(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    // Settings are a part of two bodies: to a validator, the rest of the body would be unknown to that part.
+    let schemas = document.components.as_mut().map(|components| &mut components.schemas);
+    if let Some(RefOr::T(Schema::Object(settings))) = schemas.and_then(|schemas| schemas.get_mut("Settings")) {
+        settings.additional_properties = None;
+    }
     for item in document.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {

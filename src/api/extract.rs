@@ -11,7 +11,6 @@ use serde::{
     Deserialize,
     de::{DeserializeOwned, IgnoredAny},
 };
-use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::{
@@ -144,32 +143,23 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let text = str::from_utf8(body).map_err(|_| Problem::malformed("The body is not UTF-8."))?;
     serde_json::from_str::<IgnoredAny>(text)
         .map_err(|error| Problem::malformed(format!("The body is not JSON: {}.", without_position(&error))))?;
+    let invalid = |field, message| Problem::invalid(vec![FieldError { field, message }]);
+    // serde would take an array for an object, field by field.
+    if !text.trim_start().starts_with('{') {
+        return Err(invalid("body".to_owned(), "must be an object".to_owned()));
+    }
     let json = &mut serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(json).map_err(|error| {
         let path = error.path().to_string();
         let message = without_position(error.inner());
-        let field = match path.as_str() {
-            // serde names an unknown, missing or doubled field in its message, between the first backquotes.
-            _ if NAMED.iter().any(|start| message.starts_with(start)) => message.split('`').nth(1).unwrap_or_default().to_owned(),
-            "." => flattened_culprit::<T>(text, &message).unwrap_or_else(|| "body".to_owned()),
-            _ => path,
-        };
-        Problem::invalid(vec![FieldError { field, message: without_value(&message) }])
+        // serde names an unknown, missing or doubled field in its message, between the first backquotes.
+        let named = NAMED.iter().any(|start| message.starts_with(start));
+        let field = if named { message.split('`').nth(1).unwrap_or_default().to_owned() } else { path };
+        invalid(field, without_value(&message))
     })
 }
 
 const NAMED: [&str; 3] = ["unknown field", "missing field", "duplicate field"];
-
-/// serde's `flatten` loses the path of what is wrong below it. Fields are taken away until the complaint is another: it was about
-/// the last one.
-fn flattened_culprit<T: DeserializeOwned>(text: &str, message: &str) -> Option<String> {
-    let mut fields: serde_json::Map<String, Value> = serde_json::from_str(text).ok()?;
-    let names: Vec<String> = fields.keys().cloned().collect();
-    names.into_iter().find(|name| {
-        fields.remove(name);
-        !T::deserialize(Value::Object(fields.clone())).is_err_and(|error| error.to_string() == message)
-    })
-}
 
 /// serde repeats the value that is wrong, and it may have been a secret in the wrong field; and it speaks of Rust's types.
 fn without_value(message: &str) -> String {
@@ -178,7 +168,6 @@ fn without_value(message: &str) -> String {
     match (choices, message.rsplit_once(", expected ")) {
         (Some((_, choices)), _) => format!("must be {choices}"),
         (None, Some((_, "i64"))) if unexpected => "must be an integer".to_owned(),
-        (None, Some((_, expected))) if unexpected && expected.starts_with("struct ") => "must be an object".to_owned(),
         (None, Some((_, expected))) if unexpected => format!("must be {expected}"),
         _ if unexpected => "is out of range".to_owned(),
         _ => message.to_owned(),

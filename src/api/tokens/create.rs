@@ -9,7 +9,7 @@ use axum::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{Settings, Token, location};
+use super::{Settings, Token, location, missing, unknown};
 use crate::{
     api::{
         ApiState,
@@ -25,13 +25,24 @@ use crate::{
 
 /// A token to be registered through JFrog's create flow.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Settings")]
 pub(in crate::api) struct CreateToken {
     /// A person's identity token from the JFrog UI. Serves for this registration and is destroyed.
     #[schema(value_type = String, format = Password, example = "eyJ2ZXIiOiIyIiwidHlw…")]
     identity_token: IdentityToken,
     #[serde(flatten)]
     settings: Settings,
+}
+
+impl TryFrom<Settings> for CreateToken {
+    type Error = String;
+
+    fn try_from(mut settings: Settings) -> Result<Self, String> {
+        unknown("access_token", settings.access_token.is_some())?;
+        unknown("refresh_token", settings.refresh_token.is_some())?;
+        let identity_token = settings.identity_token.take().ok_or_else(|| missing("identity_token"))?;
+        Ok(Self { identity_token, settings })
+    }
 }
 
 /// Register a token

@@ -9,7 +9,7 @@ use axum::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{Settings, Token, location};
+use super::{Settings, Token, location, missing, unknown};
 use crate::{
     api::{
         ApiState,
@@ -25,7 +25,7 @@ use crate::{
 
 /// A pair to be adopted.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Settings")]
 pub(in crate::api) struct ImportToken {
     /// The pair's access token; must not have expired.
     #[schema(value_type = String, format = Password, example = "eyJ2ZXIiOiIyIiwidHlw…")]
@@ -35,6 +35,17 @@ pub(in crate::api) struct ImportToken {
     refresh_token: RefreshToken,
     #[serde(flatten)]
     settings: Settings,
+}
+
+impl TryFrom<Settings> for ImportToken {
+    type Error = String;
+
+    fn try_from(mut settings: Settings) -> Result<Self, String> {
+        unknown("identity_token", settings.identity_token.is_some())?;
+        let access_token = settings.access_token.take().ok_or_else(|| missing("access_token"))?;
+        let refresh_token = settings.refresh_token.take().ok_or_else(|| missing("refresh_token"))?;
+        Ok(Self { access_token, refresh_token, settings })
+    }
 }
 
 /// Adopt an existing pair

@@ -18,6 +18,7 @@ use crate::{
     broker::TokenSettings,
     identity::{Caller, Role},
     names::Name,
+    secret::{AccessToken, IdentityToken, RefreshToken},
     store::{ChainState, TokenState, TokenView},
 };
 
@@ -188,8 +189,10 @@ fn chain_status(state: ChainState) -> Status {
     }
 }
 
+// The credentials, of which each way takes its own, are read here too: serde's `flatten` would lose which field is wrong.
 /// What both ways of registering say about the token.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Settings {
     /// Unique in its team: `[a-z0-9][a-z0-9._-]{0,62}`, and not `import`.
     #[schema(value_type = String, example = "deploy")]
@@ -221,6 +224,21 @@ pub(super) struct Settings {
     /// 2, or 1 with the weaker promise; absent: 2.
     #[schema(example = 2)]
     pub chains: Option<i64>,
+    #[schema(ignore)]
+    identity_token: Option<IdentityToken>,
+    #[schema(ignore)]
+    access_token: Option<AccessToken>,
+    #[schema(ignore)]
+    refresh_token: Option<RefreshToken>,
+}
+
+/// Serde's own words, for a credential that is missing or of the other way of registering.
+fn missing(field: &str) -> String {
+    format!("missing field `{field}`")
+}
+
+fn unknown(field: &str, given: bool) -> Result<(), String> {
+    if given { Err(format!("unknown field `{field}`")) } else { Ok(()) }
 }
 
 impl Settings {
