@@ -55,6 +55,17 @@ impl TestDatabase {
         .await;
     }
 
+    /// Ends all connections to it, and lets no new one in.
+    pub async fn take_away(&self) {
+        let name = self.text("select current_database()").await;
+        let away = format!(
+            "alter database {name} with allow_connections false;
+             select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
+        );
+        let mut elsewhere = PgConnection::connect(&cluster().await.url("template_broker")).await.expect("connects");
+        sqlx::raw_sql(AssertSqlSafe(away)).execute(&mut elsewhere).await.expect("runs");
+    }
+
     /// Everything in it, as one text: for looking for what must not be there.
     pub async fn dump(&self) -> String {
         let tables = "select string_agg(format('select %L || t::text from %I t', tablename || ': ', tablename), ' union all ')

@@ -4,7 +4,9 @@
 
 mod client;
 mod database;
+pub mod jfrog;
 pub mod process;
+mod refused;
 
 use std::time::Duration;
 

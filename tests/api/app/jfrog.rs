@@ -1,0 +1,58 @@
+//! JFrog's side of a test: what lives there, and how it goes wrong.
+
+use reqwest::Method;
+use serde_json::Value;
+use token_broker::dev::simulator::{Fault, Route, Rule};
+
+use super::{Answer, Client, TestApp};
+
+impl TestApp {
+    /// The ids of all pairs that work at JFrog; identity tokens aside.
+    pub fn alive(&self) -> Vec<String> {
+        let pairs = self.simulator.tokens().into_iter().filter(|token| token.alive && !token.identity);
+        sorted(pairs.map(|token| token.token_id.to_string()).collect())
+    }
+
+    /// The next call of this kind goes wrong.
+    pub fn once(&self, fault: Fault, route: Route) {
+        self.simulator.fault(Rule::once(fault, route));
+    }
+
+    /// The call of this kind after the next one goes wrong.
+    pub fn second_time(&self, fault: Fault, route: Route) {
+        self.once(Fault::DelayBeforeCommit { ms: 0 }, route);
+        self.once(fault, route);
+    }
+
+    /// A refreshable pair that a person made by hand.
+    pub async fn pair_made_by_hand(&self, user: &str) -> Value {
+        let identity = self.simulator.add_user(user, false);
+        let person = Client::at(&self.simulator.url(), identity);
+        let form = [("refreshable", "true"), ("description", "made by hand")];
+        Answer::of(person.request(Method::POST, "/access/api/v1/tokens").form(&form)).await.expect(200).json
+    }
+
+    /// Fails the test if anything is left of a registration that was refused: here, or at JFrog.
+    #[track_caller]
+    pub fn nothing_is_left_of(&self, name: &str) -> impl Future<Output = ()> {
+        let at = std::panic::Location::caller();
+        async move {
+            self.admin.get(&format!("/tokens/{name}")).await.expect(404);
+            for table in ["tokens", "chains", "attempts", "jobs"] {
+                assert_eq!(self.database.count(&format!("select count(*) from {table}")).await, 0, "{table}, asked at {at}");
+            }
+            assert_eq!(self.alive(), Vec::<String>::new(), "asked at {at}");
+        }
+    }
+}
+
+/// JFrog's ids of a token's chains.
+pub fn chain_ids(token: &Value) -> Vec<String> {
+    let chains = token["chains"].as_array().expect("chains");
+    sorted(chains.iter().map(|chain| chain["token_id"].as_str().expect("a pair").to_owned()).collect())
+}
+
+fn sorted(mut ids: Vec<String>) -> Vec<String> {
+    ids.sort();
+    ids
+}
