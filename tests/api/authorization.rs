@@ -1,0 +1,129 @@
+//! Every route × every role. The routes come from the OpenAPI document: one without a row here fails the test.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::app::{Answer, Client, TestApp};
+
+const ROLES: [&str; 7] = ["nobody", "viewer", "ci", "narrow-ci", "admin", "foreign-admin", "platform-admin"];
+
+/// Method, path, and the status for each of `ROLES`. `narrow-ci` is for tokens called `other-*`, the token is `deploy-…`.
+const TABLE: &[(&str, &str, [u16; 7])] = &[
+    ("get", "/tokens", [401, 200, 200, 200, 200, 404, 200]),
+    ("post", "/tokens", [401, 403, 403, 404, 201, 404, 201]),
+    ("post", "/tokens/import", [401, 403, 403, 404, 201, 404, 201]),
+    ("get", "/tokens/{name}", [401, 200, 200, 404, 200, 404, 200]),
+    ("patch", "/tokens/{name}", [401, 403, 403, 404, 200, 404, 200]),
+    ("delete", "/tokens/{name}", [401, 403, 403, 404, 204, 404, 204]),
+    ("post", "/tokens/{name}/refresh", [401, 403, 200, 404, 200, 404, 200]),
+    ("post", "/tokens/{name}/recreate", [401, 403, 403, 404, 200, 404, 200]),
+    ("get", "/teams", [401, 403, 403, 403, 200, 200, 200]),
+    ("post", "/teams", [401, 403, 403, 403, 403, 403, 201]),
+    ("get", "/teams/{team}", [401, 403, 403, 403, 200, 404, 200]),
+    ("delete", "/teams/{team}", [401, 403, 403, 403, 403, 404, 409]),
+    ("get", "/teams/{team}/keys", [401, 403, 403, 403, 200, 404, 200]),
+    ("post", "/teams/{team}/keys", [401, 403, 403, 403, 201, 404, 201]),
+    ("delete", "/teams/{team}/keys/{name}", [401, 403, 403, 403, 204, 404, 204]),
+    ("get", "/platform/keys", [401, 403, 403, 403, 403, 403, 200]),
+    ("post", "/platform/keys", [401, 403, 403, 403, 403, 403, 201]),
+    ("delete", "/platform/keys/{name}", [401, 403, 403, 403, 403, 403, 204]),
+    ("get", "/whoami", [401, 200, 200, 200, 200, 200, 200]),
+    ("get", "/health/live", [200, 200, 200, 200, 200, 200, 200]),
+    ("get", "/health/ready", [200, 200, 200, 200, 200, 200, 200]),
+];
+
+/// A request that would be done, were the caller allowed to: only then does the status speak of the role.
+async fn attempt(app: &TestApp, client: &Client, role: &str, method: &str, path: &str) -> Answer {
+    let prefix = if path.contains("recreate") { "deploy-again" } else { "deploy" };
+    let name = match (method, path) {
+        ("delete", "/tokens/{name}") => format!("deploy-doomed-{role}"),
+        ("delete", _) => format!("doomed-{role}"),
+        _ => prefix.to_owned(),
+    };
+    let identity = || app.simulator.identity_token("someone");
+    let body = match (method, path) {
+        ("post", "/tokens") => json!({"name": format!("deploy-new-{role}"), "identity_token": identity()}),
+        ("post", "/tokens/import") => {
+            let pair = app.pair_made_by_hand(&format!("person-{role}")).await;
+            json!({"name": format!("deploy-pasted-{role}"), "access_token": pair["access_token"], "refresh_token": pair["refresh_token"]})
+        }
+        ("post", "/tokens/{name}/recreate") => json!({"identity_token": identity()}),
+        ("post", "/teams/{team}/keys") => json!({"name": format!("new-{role}"), "role": "ci"}),
+        ("post", "/teams" | "/platform/keys") => json!({"name": format!("new-{role}")}),
+        ("post" | "patch", _) => json!({}),
+        _ => Value::Null,
+    };
+    let filled = path.replace("{name}", &name).replace("{team}", "payments");
+    let query = if path.starts_with("/tokens") { "?team=payments" } else { "" };
+    let method: Method = method.to_uppercase().parse().expect("a method");
+    let request = client.request(method, &format!("{filled}{query}"));
+    Answer::of(if body.is_null() { request } else { request.json(&body) }).await
+}
+
+#[tokio::test]
+async fn each_role_may_do_on_each_route_what_the_table_says_and_nothing_else() {
+    let app = TestApp::start().await;
+    app.platform.post("/teams", json!({"name": "orders"})).await.expect(201);
+    let clients = [
+        app.ci.nobody(),
+        app.viewer.clone(),
+        app.ci.clone(),
+        app.team_key("payments", "narrow-ci", json!({"role": "ci", "tokens": ["other-*"]})).await,
+        app.admin.clone(),
+        app.team_key("orders", "admin", json!({"role": "admin"})).await,
+        app.platform.clone(),
+    ];
+    for name in ["deploy", "deploy-again", "deploy-doomed-admin", "deploy-doomed-platform-admin"] {
+        app.register(name).await;
+    }
+    for role in ROLES {
+        app.admin.post("/teams/payments/keys", json!({"name": format!("doomed-{role}"), "role": "ci"})).await.expect(201);
+        app.platform.post("/platform/keys", json!({"name": format!("doomed-{role}")})).await.expect(201);
+    }
+    let mut wrong = Vec::new();
+    for (method, path, expected) in TABLE {
+        for ((role, client), expected) in ROLES.iter().zip(&clients).zip(expected) {
+            let answer = attempt(&app, client, role, method, path).await;
+            if answer.status != *expected {
+                wrong.push(format!("{method} {path} as {role}: {} instead of {expected}: {}", answer.status, answer.text));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_route_of_the_document_has_a_row_and_every_row_a_route() {
+    let document: Value = serde_json::from_str(&token_broker::api::openapi_json().expect("a document")).expect("JSON");
+    let mut routes = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for method in item.as_object().expect("operations").keys().filter(|key| *key != "parameters") {
+            routes.insert((method.as_str(), path.as_str()));
+        }
+    }
+    let rows: BTreeSet<(&str, &str)> = TABLE.iter().map(|(method, path, _)| (*method, *path)).collect();
+    assert_eq!(rows, routes);
+    assert_eq!(rows.len(), TABLE.len(), "a row is there twice");
+}
+
+#[tokio::test]
+async fn a_narrow_admin_manages_what_its_grant_covers_and_sees_nothing_else() {
+    let app = TestApp::start().await;
+    app.register("deploy-a").await;
+    app.register("secret").await;
+    let narrow = app.team_key("payments", "narrow", json!({"role": "admin", "tokens": ["deploy-*"]})).await;
+    narrow.patch("/tokens/deploy-a", json!({"reuse_for": 60})).await.expect(200);
+    for answer in [
+        narrow.get("/tokens/secret").await,
+        narrow.patch("/tokens/secret", json!({"reuse_for": 60})).await,
+        narrow.delete("/tokens/secret").await,
+        narrow.refresh("secret", json!({})).await,
+        narrow.post("/tokens/secret/recreate", json!({"identity_token": "x"})).await,
+        narrow.post("/tokens", json!({"name": "secret", "identity_token": "x"})).await,
+    ] {
+        answer.refused(404, "not-found");
+    }
+    app.admin.get("/tokens/secret").await.expect(200);
+}
