@@ -1,4 +1,15 @@
 //! The broker from outside, over HTTP. Folders and files mirror `src/api`.
 
 mod app;
+mod audit;
+mod authentication;
+mod authorization;
+mod health;
+mod isolation;
+mod openapi;
+mod platform_keys;
+mod problems;
+mod row_level_security;
+mod teams;
 mod tokens;
+mod whoami;
