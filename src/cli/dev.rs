@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -75,6 +76,9 @@ struct Parts {
 
 async fn start(dir: &Path, options: &DevOptions) -> anyhow::Result<Parts> {
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    // The default may lie in /var/tmp, where anybody could have made it first and would read along.
+    let ours = options.dir.is_some() || fs::symlink_metadata(dir)?.uid() == fs::metadata("/proc/self")?.uid();
+    anyhow::ensure!(ours, "{} belongs to another account: name another directory with --dir", dir.display());
     eprintln!("starting a private Postgres in {} …", dir.display());
     let postgres = Cluster::start(&dir.join("postgres"), Durability::Durable).await?;
     if !postgres.has_database("token_broker").await? {
@@ -151,13 +155,21 @@ impl Parts {
         );
         println!("  data             {}", dir.display());
         println!();
-        println!("  CI key           {}", self.demo.ci_key);
-        println!("  team admin key   {}", self.demo.admin_key);
-        println!("  platform key     {}", self.platform_key);
+        println!("Team demo has a token, deploy. Keys for the calls, and for Authorize in the documentation:");
         println!();
-        println!("Refresh the demo token as a CI job does:");
+        println!("  CI key           {}   (team demo; may refresh deploy)", self.demo.ci_key);
+        println!("  team admin key   {}   (team demo; anything in it)", self.demo.admin_key);
+        println!("  platform key     {}   (every team: add ?team=demo)", self.platform_key);
+        println!();
+        println!("Refresh the token as a CI job does:");
         println!();
         println!("  curl -X POST http://{api}/tokens/deploy/refresh -H 'Authorization: Bearer {}'", self.demo.ci_key);
+        println!();
+        println!(
+            "Registering another token (POST /tokens) needs an identity token of a JFrog user. The simulated JFrog gives one:"
+        );
+        println!();
+        println!("  curl -X POST {}/_sim/users/{}/identity-token", self.simulator.url(), demo::USER);
         println!();
         println!("Ctrl-C stops everything; the next start finds its data again.");
     }

@@ -9,7 +9,7 @@ use super::simulator::Simulator;
 use crate::outbound;
 
 /// The demo's user at the simulated JFrog.
-const USER: &str = "demo-deployer";
+pub const USER: &str = "demo-deployer";
 
 /// What the demo's start prints.
 #[derive(Debug)]
