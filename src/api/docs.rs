@@ -10,7 +10,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::problem::ProblemBody;
+use super::{examples, problem::ProblemBody};
 
 pub(super) const TOKENS: &str = "tokens";
 pub(super) const TEAMS: &str = "teams";
@@ -54,6 +54,11 @@ pub(super) fn completed(mut document: utoipa::openapi::OpenApi) -> utoipa::opena
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             complete(operation);
+            for (status, response) in &mut operation.responses.responses {
+                if let RefOr::T(response) = response {
+                    examples::add(status, response);
+                }
+            }
         }
     }
     document

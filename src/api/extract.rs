@@ -101,7 +101,7 @@ impl<T: DeserializeOwned> FromRequestParts<ApiState> for Parameters<T> {
 #[into_params(parameter_in = Query)]
 pub(super) struct TeamParameter {
     /// The team's name; needed only by a platform admin, who belongs to none.
-    #[param(required = false, example = "payments")]
+    #[param(required = false)]
     pub team: Option<String>,
 }
 
@@ -110,15 +110,10 @@ async fn read(request: Request) -> Result<Vec<u8>, Problem> {
     if encoded {
         return Err(unsupported("compressed bodies are not taken"));
     }
-    let too_large = || {
-        let detail = format!("A body has at most {BODY_LIMIT} bytes.");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
-    };
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > BODY_LIMIT as u64) {
         return Err(too_large());
     }
-    let late = || Problem::new(StatusCode::REQUEST_TIMEOUT, "invalid-request", "Invalid request", "The body took too long.");
     match tokio::time::timeout(BODY_TIME, to_bytes(request.into_body(), BODY_LIMIT)).await {
         Err(_) => Err(late()),
         Ok(Ok(body)) => Ok(body.into()),
@@ -188,7 +183,16 @@ fn is_json(headers: &HeaderMap) -> bool {
     content_type(headers).is_some_and(|kind| kind == "application/json")
 }
 
-fn unsupported(detail: &str) -> Problem {
+pub(super) fn late() -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "invalid-request", "Invalid request", "The body took too long.")
+}
+
+pub(super) fn too_large() -> Problem {
+    let detail = format!("A body has at most {BODY_LIMIT} bytes.");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
+}
+
+pub(super) fn unsupported(detail: &str) -> Problem {
     let detail = format!("This content type is not taken: {detail}.");
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type", detail)
 }

@@ -32,11 +32,12 @@ pub(super) async fn live() -> Json<Health> {
 pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Health>, Problem> {
     match state.broker.ready().await {
         Ok(()) => Ok(Json(Health { status: "ok" })),
-        Err(error @ BrokerError::MasterKey(_)) => {
-            let detail = "A master key is not the one that was used under its id.";
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "master-key-unusable", "Master key unusable", detail)
-                .because(error))
-        }
+        Err(error @ BrokerError::MasterKey(_)) => Err(master_key_unusable().because(error)),
         Err(error) => Err(error.into()),
     }
+}
+
+pub(super) fn master_key_unusable() -> Problem {
+    let detail = "A master key is not the one that was used under its id.";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "master-key-unusable", "Master key unusable", detail)
 }

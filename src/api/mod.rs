@@ -2,6 +2,7 @@
 
 mod caller;
 mod docs;
+mod examples;
 mod extract;
 mod health;
 mod key;

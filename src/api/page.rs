@@ -24,6 +24,7 @@ pub(super) struct Page<T> {
     /// In the order of their names.
     pub items: Vec<T>,
     /// The cursor of the next page; `null`: this is the last.
+    #[schema(example = json!(null))]
     pub next: Option<String>,
 }
 

@@ -54,7 +54,7 @@ pub(super) async fn list_platform_keys(
 ///
 /// Felt within a second on every replica.
 #[utoipa::path(delete, path = "/platform/keys/{name}", tag = docs::PLATFORM, security(("bearer" = [])),
-    params(("name" = String, Path, description = "The key's name.", example = "terraform")),
+    params(("name" = String, Path, description = "The key's name.")),
     responses((status = 204, description = "It is gone.")))]
 pub(super) async fn delete_platform_key(
     State(state): State<ApiState>,

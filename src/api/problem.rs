@@ -54,8 +54,10 @@ pub(super) struct ProblemBody<'a> {
     #[schema(example = 404)]
     pub status: u16,
     /// What happened this time.
+    #[schema(example = "There is nothing here, or nothing that this credential may see.")]
     pub detail: &'a str,
     /// The answer's `x-request-id`: leads an admin to the audit row that says exactly why.
+    #[schema(example = "01a209f3-519d-704a-a19d-b2f8dd4b3844")]
     pub request_id: &'a str,
     /// On 422: what is wrong with each field.
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
@@ -66,6 +68,18 @@ impl Problem {
     pub(super) fn new(status: StatusCode, slug: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         Self { slug, status, title, reason: detail.clone(), detail, errors: Box::default(), retry_after: None }
+    }
+
+    /// As the caller reads it.
+    pub(super) fn body<'a>(&'a self, request_id: &'a str) -> ProblemBody<'a> {
+        ProblemBody {
+            kind: format!("/problems/{}", self.slug),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            request_id,
+            errors: &self.errors,
+        }
     }
 
     pub(super) fn because(mut self, reason: impl std::fmt::Display) -> Self {
@@ -103,8 +117,13 @@ impl Problem {
 
     fn internal(reason: impl std::fmt::Display) -> Self {
         tracing::error!(error = %reason, "a request failed");
+        Self::ours().because(reason)
+    }
+
+    /// A failure on our side, not logged.
+    pub(super) fn ours() -> Self {
         let detail = "Something went wrong on our side; the request id leads to what.";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail).because(reason)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
     }
 
     fn unavailable(

@@ -14,10 +14,7 @@ use axum::{
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{
-    ApiState,
-    problem::{Problem, ProblemBody},
-};
+use super::{ApiState, problem::Problem};
 use crate::{actor::Actor, identity::Caller, store::Event};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -74,18 +71,10 @@ fn problem_of(response: &Response) -> Option<Problem> {
 }
 
 fn render(problem: &Problem, request_id: &str, answered: Response) -> Response {
-    let body = ProblemBody {
-        kind: format!("/problems/{}", problem.slug),
-        title: problem.title,
-        status: problem.status.as_u16(),
-        detail: &problem.detail,
-        request_id,
-        errors: &problem.errors,
-    };
     let (mut parts, _) = answered.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    let body = serde_json::to_vec(&body).unwrap_or_default();
+    let body = serde_json::to_vec(&problem.body(request_id)).unwrap_or_default();
     (parts.status, parts.headers, body).into_response()
 }
 

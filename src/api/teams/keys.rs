@@ -30,7 +30,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct CreateKey {
     /// Unique in its team.
-    #[schema(value_type = String, example = "ci")]
+    #[schema(value_type = String, example = "nightly")]
     name: Name,
     /// `ci`, `viewer` or `admin`.
     #[schema(value_type = String, pattern = "^(ci|viewer|admin)$", example = "ci")]
@@ -47,7 +47,7 @@ pub(in crate::api) struct CreateKey {
 ///
 /// The key itself is in this answer and never again. It cannot have more than its creator has.
 #[utoipa::path(post, path = "/teams/{team}/keys", tag = docs::TEAMS, security(("bearer" = [])), request_body = CreateKey,
-    params(("team" = String, Path, description = "The team's name.", example = "payments")),
+    params(("team" = String, Path, description = "The team's name.", example = "demo")),
     responses((status = 201, description = "The key, shown this once.", body = NewKey),
               (status = 409, description = "`name-taken`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(in crate::api) async fn create_key(
@@ -75,7 +75,7 @@ pub(in crate::api) async fn create_key(
 ///
 /// Without the keys themselves.
 #[utoipa::path(get, path = "/teams/{team}/keys", tag = docs::TEAMS, security(("bearer" = [])),
-    params(("team" = String, Path, description = "The team's name.", example = "payments"), PageParameters),
+    params(("team" = String, Path, description = "The team's name.", example = "demo"), PageParameters),
     responses((status = 200, description = "A page of keys.", body = Page<Key>)))]
 pub(in crate::api) async fn list_keys(
     State(state): State<ApiState>,
@@ -92,8 +92,8 @@ pub(in crate::api) async fn list_keys(
 ///
 /// Felt within a second on every replica.
 #[utoipa::path(delete, path = "/teams/{team}/keys/{name}", tag = docs::TEAMS, security(("bearer" = [])),
-    params(("team" = String, Path, description = "The team's name.", example = "payments"),
-           ("name" = String, Path, description = "The key's name.", example = "ci")),
+    params(("team" = String, Path, description = "The team's name."),
+           ("name" = String, Path, description = "The key's name.")),
     responses((status = 204, description = "It is gone.")))]
 pub(in crate::api) async fn delete_key(
     State(state): State<ApiState>,

@@ -89,7 +89,7 @@ pub(super) async fn list_teams(
 
 /// Read a team
 #[utoipa::path(get, path = "/teams/{team}", tag = docs::TEAMS, security(("bearer" = [])),
-    params(("team" = String, Path, description = "The team's name.", example = "payments")),
+    params(("team" = String, Path, description = "The team's name.", example = "demo")),
     responses((status = 200, description = "The team.", body = Team)))]
 pub(super) async fn get_team(
     State(state): State<ApiState>,
@@ -103,7 +103,7 @@ pub(super) async fn get_team(
 ///
 /// With its keys of both kinds: whatever was sealed for the team, backups included, is noise from then on.
 #[utoipa::path(delete, path = "/teams/{team}", tag = docs::TEAMS, security(("bearer" = [])),
-    params(("team" = String, Path, description = "The team's name.", example = "payments")),
+    params(("team" = String, Path, description = "The team's name.")),
     responses((status = 204, description = "It is gone."),
               (status = 409, description = "`team-in-use`: it still has tokens.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(super) async fn delete_team(

@@ -49,8 +49,9 @@ impl TryFrom<Settings> for CreateToken {
 ///
 /// Makes two independent chains at JFrog with the identity token, which is then destroyed. Repeated with the same
 /// `Idempotency-Key`: the same 201, or the registration resumed.
-#[utoipa::path(post, path = "/tokens", tag = docs::TOKENS, security(("bearer" = [])), request_body = CreateToken,
-    params(TeamParameter, ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating the call safe.", example = "register-deploy-1")),
+#[utoipa::path(post, path = "/tokens", tag = docs::TOKENS, security(("bearer" = [])), 
+    request_body(content = CreateToken, example = json!({"name": "publish", "identity_token": "eyJ2ZXIiOiIyIiwidHlw…", "description": "pushes images from the main branch"})),
+    params(TeamParameter, ("Idempotency-Key" = Option<String>, Header, description = "Any text of yours, a new one for each registration: makes repeating the call safe.")),
     responses((status = 201, description = "The token is registered. `Location` is its path.", body = Token),
               (status = 409, description = "`name-taken` or `busy`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json"),
               (status = 422, description = "`invalid-request`, `identity-token-rejected`, `not-refreshable` or `scope-refused`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json")))]

@@ -26,7 +26,7 @@ pub(in crate::api) struct DeleteParameters {
 /// Revokes both chains at JFrog, then forgets the token. While JFrog cannot be reached the token stays, as `revoked`, and the call
 /// is to be repeated.
 #[utoipa::path(delete, path = "/tokens/{name}", tag = docs::TOKENS, security(("bearer" = [])),
-    params(("name" = String, Path, description = "The token's name.", example = "deploy"), TeamParameter, DeleteParameters),
+    params(("name" = String, Path, description = "The token's name."), TeamParameter, DeleteParameters),
     responses((status = 204, description = "It is revoked and forgotten."),
               (status = 409, description = "`busy`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(in crate::api) async fn delete_token(

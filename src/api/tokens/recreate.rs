@@ -40,7 +40,8 @@ pub(in crate::api) struct RecreateToken {
 ///
 /// New chains under the same name, grants and settings: for a token that is `lost`, or to move it to another user. What was handed
 /// out before works for `reuse_for` seconds more.
-#[utoipa::path(post, path = "/tokens/{name}/recreate", tag = docs::TOKENS, security(("bearer" = [])), request_body = RecreateToken,
+#[utoipa::path(post, path = "/tokens/{name}/recreate", tag = docs::TOKENS, security(("bearer" = [])), 
+    request_body(content = RecreateToken, example = json!({"identity_token": "eyJ2ZXIiOiIyIiwidHlw…"})),
     params(("name" = String, Path, description = "The token's name.", example = "deploy"), TeamParameter),
     responses((status = 200, description = "The token as it is now.", body = Token),
               (status = 409, description = "`busy`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json"),

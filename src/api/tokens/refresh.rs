@@ -34,7 +34,7 @@ const LONGEST_WAIT: i64 = 120;
 pub(in crate::api) struct RefreshToken {
     /// Seconds since the token was obtained; absent: the token's `reuse_for`. A `ci` caller's smaller one is raised to `reuse_for`;
     /// an admin's is obeyed, and 0 means a rotation begun after this request arrived.
-    #[schema(example = 3600)]
+    #[schema(example = 21_600)]
     max_age: Option<i64>,
     /// Seconds the token must still have; absent: 60.
     #[schema(example = 600)]
