@@ -238,7 +238,7 @@ comment on column attempts.replica is 'which process';
 comment on column attempts.actor is 'for whom, as the audit writes it';
 
 create table jobs (
-    kind text not null constraint jobs_kind check (kind in ('settle', 'sweep')),
+    kind text not null constraint jobs_kind check (kind in ('settle', 'sweep', 'keep-alive')),
     subject uuid not null,
     due_at timestamptz not null,
     failures integer not null default 0,

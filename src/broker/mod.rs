@@ -6,6 +6,7 @@ mod errors;
 mod heal;
 mod import;
 mod join;
+mod keep_alive;
 mod keys;
 mod marker;
 mod platform;
@@ -24,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -74,6 +75,8 @@ pub struct Parts {
     /// Attempts of this process whose journal entry is still being written: replay leaves them alone.
     in_hand: Mutex<HashSet<Uuid>>,
     signals: broadcast::Sender<Signals>,
+    /// Jobs that may run at once.
+    job_room: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -101,6 +104,7 @@ impl Broker {
             joins: Mutex::default(),
             in_hand: Mutex::default(),
             signals: broadcast::channel(1024).0,
+            job_room: Arc::new(Semaphore::new(worker::JOBS_AT_ONCE)),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))

@@ -1,13 +1,15 @@
 //! The background worker: takes due jobs, one `match` for all kinds; and compares the journal with Postgres whenever Postgres
 //! has been away.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Broker, BrokerError, settle::Settled};
 use crate::store::{Job, JobKind, Signals};
 
+/// Jobs that run at once: what is due all at once must not flood JFrog.
+pub(super) const JOBS_AT_ONCE: usize = 32;
 /// After a reconnect, other replicas may still be writing what a failover lost.
 const AFTER_RECONNECT: Duration = Duration::from_secs(15);
 
@@ -45,13 +47,20 @@ impl Broker {
     }
 
     async fn take_jobs(&self) {
-        let jobs = match self.store.take_jobs(16, self.timing.lease).await {
+        let room = i64::try_from(self.job_room.available_permits()).unwrap_or(i64::MAX);
+        if room == 0 {
+            return;
+        }
+        let jobs = match self.store.take_jobs(room, self.timing.lease).await {
             Ok(jobs) => jobs,
             Err(error) => return tracing::warn!(%error, "due jobs could not be read"),
         };
         for job in jobs {
             let broker = self.clone();
+            // Only this loop takes permits, and it took no more jobs than there were.
+            let permit = Arc::clone(&self.job_room).acquire_owned().await;
             self.spawn(async move {
+                let _permit = permit;
                 if let Err(error) = broker.run_job(&job).await {
                     // It becomes due again by itself when its hold is over.
                     tracing::warn!(%error, ?job, "a job failed");
@@ -64,6 +73,7 @@ impl Broker {
         let Some(team) = job.team_id else { return Ok(self.store.finish_job(job).await?) };
         let settled = match job.kind {
             JobKind::Settle => self.settle(team, job.subject).await?,
+            JobKind::KeepAlive => self.keep_alive(team, job.subject).await?,
             JobKind::Sweep => match self.store.token_by_id(team, job.subject).await? {
                 None => Settled::Done,
                 Some(view) => {

@@ -9,12 +9,14 @@ use super::{Result, Store};
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "kebab-case")]
 pub enum JobKind {
     /// Find out what became of an attempt, and mend the token.
     Settle,
     /// Delete what an attempt in the dark may have left at JFrog.
     Sweep,
+    /// Rotate long before anything expires, and notice a user who was disabled.
+    KeepAlive,
 }
 
 /// A job taken: nobody else takes it before `held_until`.
@@ -75,11 +77,13 @@ impl Store {
     /// Postgres.
     pub async fn postpone_job(&self, job: &Job, delay: Duration) -> Result<()> {
         sqlx::query!(
-            "update jobs set due_at = now() + make_interval(secs => $4) where kind = $1 and subject = $2 and due_at = $3",
+            "update jobs set due_at = now() + make_interval(secs => $4), failures = case when $5 then 0 else failures end
+             where kind = $1 and subject = $2 and due_at = $3",
             job.kind as JobKind,
             job.subject,
             job.held_until,
-            delay.as_secs_f64()
+            delay.as_secs_f64(),
+            job.kind == JobKind::KeepAlive
         )
         .execute(&self.pool)
         .await?;

@@ -3,6 +3,7 @@
 #[path = "../api/app/mod.rs"]
 mod app;
 mod journal;
+mod keep_alive;
 mod killed;
 mod lost_answers;
 mod old_token;

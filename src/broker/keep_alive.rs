@@ -1,0 +1,72 @@
+//! Keeping alive what nobody asks for: the older chain is rotated at half of its life, the two chains half a period apart, so that a
+//! token survives a long holiday; and once a day JFrog is asked whether it still knows the user.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use uuid::Uuid;
+
+use super::{Broker, BrokerError, join::Advance, settle::Settled};
+use crate::{
+    actor::Actor,
+    jfrog::{Bearer, Vitality},
+    store::{ChainRow, TokenState, TokenView},
+};
+
+/// A disabled user must not go unnoticed for months.
+const PROBE: Duration = Duration::from_secs(86_400);
+/// After something went wrong, or while JFrog is away.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
+impl Broker {
+    /// Rotates the token if it is time, else asks JFrog whether it lives; says when to look again.
+    pub(super) async fn keep_alive(&self, team: Uuid, token: Uuid) -> Result<Settled, BrokerError> {
+        let Some(view) = self.store.token_by_id(team, token).await? else { return Ok(Settled::Done) };
+        if view.state != TokenState::Registered {
+            return Ok(Settled::Later(TRY_AGAIN));
+        }
+        let due = view.older().map(|older| until_half_life(&view, older));
+        if due != Some(Duration::ZERO) && view.missing().is_none() {
+            self.probe(&view).await;
+            return Ok(Settled::Later(due.unwrap_or(PROBE).min(jittered(PROBE))));
+        }
+        let advance = self.advance((team, view.name.clone(), false), &Actor::system()).await;
+        Ok(Settled::Later(match advance {
+            // The other chain is the older one now: its own half life says when.
+            Advance::Changed => Duration::from_secs(1),
+            Advance::NotDue { .. } => until(&view, view.rotatable_at).max(Duration::from_secs(1)),
+            Advance::Unavailable { retry_after, .. } => jittered(retry_after.max(TRY_AGAIN)),
+            _ => jittered(TRY_AGAIN),
+        }))
+    }
+
+    async fn probe(&self, view: &TokenView) {
+        let Some((instance, chain)) = self.jfrog.instance(Some(&view.instance)).zip(view.younger()) else { return };
+        let Ok(token) = self.open_access(view, chain).await else { return };
+        if self.jfrog.me(instance, &Bearer::Access(token)).await == Vitality::Dead {
+            tracing::warn!(
+                token = view.name,
+                chain = chain.letter.as_str(),
+                "JFrog does not know the current access token any more"
+            );
+        }
+    }
+}
+
+/// Until the chain has lived half of its life, give or take a tenth that is the same each time it is asked for one pair: many
+/// tokens registered together are not rotated together.
+fn until_half_life(view: &TokenView, chain: &ChainRow) -> Duration {
+    let Some((from, to)) = chain.refreshed_at.zip(chain.expires_at) else { return PROBE };
+    let spread = f64::from(chain.id.as_u128().wrapping_add(chain.generation.unsigned_abs().into()) as u8) / 255.0;
+    let half = (to - from) * (0.45 + 0.1 * spread);
+    // Not before what was handed out may be cut off.
+    until(view, (from + half).max(view.rotatable_at))
+}
+
+fn until(view: &TokenView, at: time::OffsetDateTime) -> Duration {
+    Duration::try_from(at - view.now).unwrap_or(Duration::ZERO)
+}
+
+fn jittered(delay: Duration) -> Duration {
+    delay.mul_f64(rand::rng().random_range(0.9..1.1))
+}
