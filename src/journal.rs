@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -61,6 +62,15 @@ pub enum Standing {
     Committed,
 }
 
+impl Standing {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Committed => "committed",
+        }
+    }
+}
+
 /// An entry read back.
 #[derive(Debug)]
 pub struct Entry {
@@ -68,8 +78,6 @@ pub struct Entry {
     pub header: Header,
     /// The sealed answer; `None`: JFrog's answer never came this far.
     pub body: Option<Sealed>,
-    /// Where it stands.
-    pub standing: Standing,
     path: PathBuf,
 }
 
@@ -142,27 +150,41 @@ impl Journal {
         Ok(Prepared { file, path })
     }
 
-    /// All entries, and the files that are none. Blocks.
+    /// The entries' files, by their attempts; `None`: a file that no attempt of ours made. Blocks.
     ///
     /// # Errors
     /// The directory cannot be listed.
-    pub fn entries(&self) -> io::Result<(Vec<Entry>, Vec<PathBuf>)> {
-        let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
-        for file in fs::read_dir(&self.dir)? {
-            let path = file?.path();
-            let standing = match path.extension().and_then(|extension| extension.to_str()) {
-                Some("pending") => Standing::Pending,
-                Some("committed") => Standing::Committed,
-                _ => continue,
-            };
-            match read_entry(&path) {
-                Ok((header, body)) => entries.push(Entry { header, body, standing, path }),
-                // Someone else (this process' own running attempt) ended it meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(_) => unreadable.push(path),
+    pub fn files(&self, standing: Standing) -> io::Result<Vec<(Option<Uuid>, PathBuf)>> {
+        let paths = fs::read_dir(&self.dir)?.flatten().map(|file| file.path());
+        let wanted = paths.filter(|path| path.extension().is_some_and(|extension| extension == standing.extension()));
+        Ok(wanted.map(|path| (path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()), path)).collect())
+    }
+
+    /// One entry; `Ok(None)`: it is gone meanwhile. Blocks.
+    ///
+    /// # Errors
+    /// It is not an entry, or not a whole one.
+    pub fn read(&self, path: &Path) -> io::Result<Option<Entry>> {
+        match read_entry(path) {
+            Ok((header, body)) => Ok(Some(Entry { header, body, path: path.to_owned() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes committed entries that are older than `age`, by their files' times. Blocks.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn prune(&self, age: Duration) -> io::Result<()> {
+        for (_, path) in self.files(Standing::Committed)? {
+            let old =
+                fs::metadata(&path).and_then(|file| file.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|past| past > age));
+            if old {
+                fs::remove_file(&path)?;
             }
         }
-        Ok((entries, unreadable))
+        Ok(())
     }
 
     /// How many entries wait for Postgres. Blocks.
@@ -170,8 +192,23 @@ impl Journal {
     /// # Errors
     /// The directory cannot be listed.
     pub fn backlog(&self) -> io::Result<usize> {
-        let names = fs::read_dir(&self.dir)?;
-        Ok(names.flatten().filter(|file| file.path().extension().is_some_and(|e| e == "pending")).count())
+        Ok(self.files(Standing::Pending)?.len())
+    }
+
+    /// Postgres has the entry's pair: it is kept for a day. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn committed(&self, path: &Path) -> io::Result<()> {
+        rename(path, "committed")
+    }
+
+    /// Removes an entry that never got its answer. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn discard(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
     }
 
     /// Sets a file aside, out of the way and not lost. Blocks.
@@ -222,22 +259,6 @@ impl Prepared {
 }
 
 impl Entry {
-    /// Postgres has the pair. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be renamed.
-    pub fn committed(&self) -> io::Result<()> {
-        if self.standing == Standing::Pending { rename(&self.path, "committed") } else { Ok(()) }
-    }
-
-    /// It holds nothing that is needed any more. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be removed.
-    pub fn remove(&self) -> io::Result<()> {
-        fs::remove_file(&self.path)
-    }
-
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -301,8 +322,9 @@ mod tests {
         let body = Sealed::from_bytes(vec![7; 100_000]);
         journal.prepare(&header()).expect("prepares").save(&body).expect("saves");
         let empty = journal.prepare(&header()).expect("prepares");
-        let (entries, unreadable) = journal.entries().expect("lists");
-        assert_eq!((entries.len(), unreadable.len(), journal.backlog().expect("counts")), (2, 0, 2));
+        let read = |path: &Path| journal.read(path).expect("an entry").expect("is there");
+        let entries: Vec<Entry> = journal.files(Standing::Pending).expect("lists").iter().map(|(_, path)| read(path)).collect();
+        assert_eq!((entries.len(), journal.backlog().expect("counts")), (2, 2));
         assert!(entries.iter().any(|entry| entry.body.as_ref() == Some(&body)));
         assert!(entries.iter().any(|entry| entry.body.is_none()));
         empty.discard().expect("removes");
@@ -314,11 +336,24 @@ mod tests {
         let (dir, journal, _) = journal();
         journal.prepare(&header()).expect("prepares");
         fs::write(dir.path().join("x.pending"), b"{").expect("writes");
-        let (entries, unreadable) = journal.entries().expect("lists");
-        assert_eq!((entries.len(), unreadable.len()), (1, 1));
-        journal.set_aside(&unreadable[0]).expect("renames");
+        let files = journal.files(Standing::Pending).expect("lists");
+        assert_eq!((files.len(), files.iter().filter(|(attempt, _)| attempt.is_none()).count()), (2, 1));
+        let foreign = dir.path().join("x.pending");
+        assert!(journal.read(&foreign).is_err());
+        journal.set_aside(&foreign).expect("renames");
         assert!(dir.path().join("x.unreadable").exists());
-        assert!(journal.entries().expect("lists").1.is_empty());
+        assert_eq!(journal.backlog().expect("counts"), 1);
+    }
+
+    #[test]
+    fn only_old_committed_entries_are_pruned() {
+        let (_dir, journal, _) = journal();
+        journal.prepare(&header()).expect("prepares").committed().expect("renames");
+        journal.prepare(&header()).expect("prepares");
+        journal.prune(Duration::from_secs(60)).expect("prunes");
+        assert_eq!(journal.files(Standing::Committed).expect("lists").len(), 1);
+        journal.prune(Duration::ZERO).expect("prunes");
+        assert_eq!((journal.files(Standing::Committed).expect("lists").len(), journal.backlog().expect("counts")), (0, 1));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -42,13 +43,13 @@ pub(super) async fn around(State(state): State<ApiState>, mut request: Request, 
     let in_query = request.uri().query().is_some_and(has_credential);
     request.extensions_mut().insert(context.clone());
 
-    let response = match state.room.try_acquire() {
+    let response = match Arc::clone(&state.room).try_acquire_owned() {
         Err(_) => Problem::of_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),
         Ok(_) if in_query => {
             Problem::malformed("Credentials in the query string are refused: they end up in logs.").into_response()
         }
         // In a task of its own: a panic becomes a 500, and the process lives.
-        Ok(_room) => match tokio::spawn(next.run(request).instrument(span)).await {
+        Ok(room) => match tokio::spawn(bounded(room, next.run(request)).instrument(span)).await {
             Ok(response) => response,
             Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         },
@@ -61,6 +62,13 @@ pub(super) async fn around(State(state): State<ApiState>, mut request: Request, 
         }
     };
     finish(response.headers_mut(), &context.request_id);
+    response
+}
+
+/// A request that nobody waits for any more takes up room until it has ended.
+async fn bounded(room: OwnedSemaphorePermit, response: impl Future<Output = Response>) -> Response {
+    let response = response.await;
+    drop(room);
     response
 }
 

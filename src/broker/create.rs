@@ -90,7 +90,11 @@ impl Broker {
             new.identity_token = Some(sealed);
             new.request_sha256 = request.idempotency_key.as_ref().map(|_| digest(&request));
             new.idempotency_key = request.idempotency_key;
-            broker.reserve(&team, &new, &actor).await?;
+            match broker.reserve(&team, &new, &actor).await {
+                // The same request twice at once: the first one is at it.
+                Err(BrokerError::NameTaken(_)) if broker.is_repeated(&team, &new).await? => return Err(BrokerError::Busy.into()),
+                other => other?,
+            }
             let built = broker.build(team.id, id, &actor).await?;
             broker.registered(&team, id, built).await
         };
@@ -114,6 +118,11 @@ impl Broker {
         }
         self.store.settle_now(view.id).await?;
         Err(RegisterError::Pending("the registration is being resumed".to_owned()))
+    }
+
+    async fn is_repeated(&self, team: &Team, new: &NewToken) -> Result<bool, BrokerError> {
+        let Some(key) = &new.idempotency_key else { return Ok(false) };
+        Ok(self.store.token_by_idempotency_key(team.id, key).await?.is_some_and(|name| name == new.name))
     }
 
     /// The row of a registration, without its secrets.
@@ -170,6 +179,10 @@ impl Broker {
                 return Ok(Built::Complete);
             }
             let first = view.active().next().is_none();
+            if first && view.chains.iter().any(|chain| chain.generation > 0) {
+                // It has pairs that may still be alive: what became of them is for settling, not for forgetting.
+                return self.complete(&view, actor).await;
+            }
             if first && view.identity_token.is_none() {
                 let why = "the identity token is past its time and no chain was made".to_owned();
                 return self.give_up(&view, RegisterError::BearerRejected(why), actor).await;
@@ -188,6 +201,8 @@ impl Broker {
                 }
                 Ended::Rejected(rejection) if first => return self.give_up(&view, refusal(rejection), actor).await,
                 Ended::NotRefreshable if first => return self.give_up(&view, RegisterError::NotRefreshable, actor).await,
+                // What was pasted must be rotated, and is not while the other chain is missing.
+                Ended::Unknown(detail) | Ended::NotSent(detail) if view.imported => return Ok(Built::Pending(detail)),
                 // Chain a works. Chain b is made later, by the job that stays while a chain is missing.
                 Ended::Unknown(_) | Ended::NotSent(_) | Ended::Rejected(_) | Ended::NotRefreshable => {
                     return self.finish(&view, actor).await;
@@ -200,7 +215,12 @@ impl Broker {
         if view.imported {
             return self.finish_import(view, actor).await;
         }
-        self.store.complete_token(view.team_id, view.id, "token.create", actor).await?;
+        self.complete(view, actor).await
+    }
+
+    pub(super) async fn complete(&self, view: &TokenView, actor: &Actor) -> Result<Built, BrokerError> {
+        let action = if view.imported { "token.import" } else { "token.create" };
+        self.store.complete_token(view.team_id, view.id, action, actor).await?;
         Ok(Built::Complete)
     }
 

@@ -45,6 +45,8 @@ impl Broker {
         };
         let attempt = self.store.begin_attempt(&new, actor).await?.ok_or(BrokerError::Busy)?;
         self.store.mark_revoked(team.id, view.id).await?;
+        // As it is under the attempt: a pair may have been committed since it was read.
+        let view = self.store.token_by_id(team.id, view.id).await?.ok_or_else(missing)?;
         match self.revoke_everything(&view).await {
             Ok(()) => Ok(self.store.forget_token(team.id, view.id, "token.delete", None, actor).await?),
             Err(detail) if force => {

@@ -10,12 +10,12 @@ use crate::{
     crypto::Place,
     jfrog::Bearer,
     secret::IdentityToken,
-    store::{ChainRow, TokenView},
+    store::{ChainRow, ChainState, TokenView},
 };
 
 impl Broker {
-    /// Makes a new pair for `chain`. When it was a chain that is given up, its last known token is revoked at JFrog: its holders
-    /// had their `reuse_for` before the rotation that went wrong was begun.
+    /// Makes a new pair for `chain`. When that was uncertain, its last known token is revoked at JFrog: its holders had their
+    /// `reuse_for` before the rotation that went wrong was begun. Whatever else it leaves is the sweep's.
     ///
     /// # Errors
     /// As [`Broker::obtain`].
@@ -27,10 +27,22 @@ impl Broker {
         actor: &Actor,
     ) -> Result<Ended, BrokerError> {
         let bearers = self.makers(view, chain).await?;
+        self.make_chain_with(bearers, view, chain, kind, actor).await
+    }
+
+    /// The same with bearers that are known already.
+    pub(super) async fn make_chain_with(
+        &self,
+        bearers: Vec<Bearer>,
+        view: &TokenView,
+        chain: &ChainRow,
+        kind: &'static str,
+        actor: &Actor,
+    ) -> Result<Ended, BrokerError> {
         let call = Call::Create(self.create_request(view, chain.letter));
         let plan = Plan { view, chain, kind, call, bearers: bearers.clone(), respect_rotatable_at: false };
         let ended = self.obtain(plan, actor).await?;
-        let instance = self.jfrog.instance(Some(&view.instance));
+        let instance = self.jfrog.instance(Some(&view.instance)).filter(|_| chain.state == ChainState::Uncertain);
         if let (Ended::Committed, Some(id), Some(bearer), Some(instance)) =
             (&ended, &chain.jfrog_token_id, bearers.first(), instance)
         {

@@ -58,7 +58,8 @@ impl Broker {
                 replica: broker.replica,
             };
             let attempt = broker.store.begin_attempt(&attempt, &actor).await?.ok_or(BrokerError::Busy)?;
-            broker.commit(&attempt, &Pair::pasted(request.access_token, request.refresh_token), &actor).await?;
+            let key = broker.keys.sealing_key(&broker.store, team.id).await?;
+            broker.commit(&attempt, &Pair::pasted(request.access_token, request.refresh_token), &key, &actor).await?;
             let built = broker.build(team.id, id, &actor).await?;
             broker.registered(&team, id, built).await
         };
@@ -88,8 +89,7 @@ impl Broker {
                 Ended::NotRefreshable | Ended::Unknown(_) => {}
             }
         }
-        self.store.complete_token(view.team_id, view.id, "token.import", actor).await?;
-        Ok(Built::Complete)
+        self.complete(view, actor).await
     }
 
     /// An import that is given up leaves nothing of ours at JFrog; what was pasted is the person's own.

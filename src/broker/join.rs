@@ -131,8 +131,11 @@ impl Broker {
             if view.active().next().is_none() {
                 return Ok(Some(hopeless(&view)));
             }
-            let ended = self.make_chain(&view, missing, "heal", actor).await?;
-            return Ok(after_heal(ended));
+            let makers = self.makers(&view, missing).await?;
+            // With nobody to make it, the chain that is left is rotated while JFrog may still take its expired bearer.
+            if !makers.is_empty() {
+                return Ok(after_heal(self.make_chain_with(makers, &view, missing, "heal", actor).await?));
+            }
         }
         let Some(older) = view.older() else { return Ok(Some(hopeless(&view))) };
         let expiring = !view.alive(older, last_call(&view));
@@ -140,7 +143,7 @@ impl Broker {
             return Ok(Some(Advance::NotDue { generation: view.generation }));
         }
         let own = Some(older).filter(|chain| view.alive(chain, 60));
-        let others = view.active().filter(|chain| chain.id != older.id);
+        let others = view.active().filter(|chain| chain.id != older.id && view.alive(chain, 1));
         let mut bearers = Vec::new();
         for chain in own.into_iter().chain(others).chain(own.is_none().then_some(older)) {
             bearers.push(Bearer::Access(self.open_access(&view, chain).await?));

@@ -65,6 +65,8 @@ impl Broker {
             return Err(BrokerError::Busy.into());
         }
         let before = view.clone();
+        // Whatever comes of it: what is left over at JFrog is looked for.
+        self.store.schedule(JobKind::Sweep, view.id, self.sweep_after(&view)).await?;
         view.scope = request.scope.or(view.scope);
         view.audience = request.audience.or(view.audience);
         view.expires_in = request.expires_in.or(view.expires_in);
@@ -97,8 +99,6 @@ impl Broker {
         {
             tracing::warn!(%error, token = view.name, "the second chain is made later");
         }
-        let reuse_for = std::time::Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0));
-        self.store.schedule(JobKind::Sweep, view.id, reuse_for + self.timing.lease).await?;
         Ok(self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?)
     }
 

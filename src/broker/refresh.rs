@@ -6,6 +6,7 @@ use metrics::counter;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::{sync::broadcast, time::Instant};
+use uuid::Uuid;
 
 use super::{Broker, BrokerError, RefreshError, join::Advance};
 use crate::{
@@ -122,10 +123,8 @@ impl Broker {
                     return self.answer(team, found, seen, None).await;
                 }
                 seen = seen.or(Some(found.generation));
-                // 0 means a rotation begun after this request arrived.
-                if rule.max_age == Some(0) && !ci {
-                    rule.since = rule.since.or(Some(found.now));
-                }
+                // Whatever was obtained since this request arrived is new enough, for `max_age: 0` too.
+                rule.since = rule.since.or(Some(found.now));
             }
             let overrule = overrule && found.as_ref().is_none_or(|found| wants_newer(found, &rule));
             let advance = self.advance((team.id, name.to_string(), overrule), actor);
@@ -150,7 +149,7 @@ impl Broker {
                 break Stuck::Pending;
             }
             if matches!(advance, Advance::Elsewhere { .. }) {
-                let wake = self.wake(&mut signals);
+                let wake = self.wake(&mut signals, found.map(|found| found.token_id));
                 drop(tokio::time::timeout_at(deadline, wake).await);
             }
         };
@@ -166,13 +165,21 @@ impl Broker {
         stuck: Stuck,
         actor: &Actor,
     ) -> Result<HandedOut, RefreshError> {
+        let rule = HandOutRule { any_age: true, ..rule };
+        // What is older than asked for only because nothing may be rotated yet is good, as long as it lives long enough.
+        if matches!(stuck, Stuck::NotDue) {
+            let found = self.store.hand_out(team.id, name.as_str(), &rule, &[], actor).await?;
+            if let Some(found) = found.filter(|found| found.handed) {
+                return self.answer(team, &found, None, None).await;
+            }
+        }
         let (warning, min_ttl) = match &stuck {
             Stuck::Pending | Stuck::Failed(_) => (Warning::RefreshPending, rule.min_ttl),
             Stuck::Uncertain => (Warning::RefreshUncertain, rule.min_ttl),
             Stuck::NotDue => (Warning::ShortLived, 1),
             Stuck::Unavailable { .. } => (Warning::JfrogUnavailable, rule.min_ttl),
         };
-        let rule = HandOutRule { any_age: true, min_ttl, ..rule };
+        let rule = HandOutRule { min_ttl, ..rule };
         let found = self.store.hand_out(team.id, name.as_str(), &rule, &[warning.as_str()], actor).await?;
         if let Some(found) = found.filter(|found| found.handed) {
             return self.answer(team, &found, None, Some(warning)).await;
@@ -185,9 +192,18 @@ impl Broker {
         })
     }
 
-    /// Until some token changed hands on another replica, or long enough to look again.
-    async fn wake(&self, signals: &mut broadcast::Receiver<Signals>) {
-        drop(tokio::time::timeout(self.timing.poll, signals.recv()).await);
+    /// Until the token changed hands on another replica, or long enough to look again.
+    async fn wake(&self, signals: &mut broadcast::Receiver<Signals>, token: Option<Uuid>) {
+        let changed = async {
+            while let Ok(signal) = signals.recv().await {
+                if matches!(signal, Signals::Connected)
+                    || matches!(signal, Signals::Token(id) if token.is_none_or(|token| token == id))
+                {
+                    return;
+                }
+            }
+        };
+        drop(tokio::time::timeout(self.timing.poll, changed).await);
     }
 
     async fn answer(
@@ -227,11 +243,8 @@ impl Broker {
 
 /// Whether it is the age that is not good enough: `min_ttl` alone overrules nothing.
 fn wants_newer(found: &HandOut, rule: &HandOutRule) -> bool {
-    match (rule.since, rule.max_age, found.refreshed_at) {
-        (Some(since), _, Some(at)) => at <= since,
-        (None, Some(max_age), Some(at)) => found.now - at > time::Duration::seconds(max_age),
-        _ => false,
-    }
+    let since = rule.since.is_none_or(|since| found.refreshed_at.is_none_or(|at| at <= since));
+    since && rule.max_age.zip(found.refreshed_at).is_some_and(|(max_age, at)| found.now - at > time::Duration::seconds(max_age))
 }
 
 /// The user of `<service id>/users/<name>`; the name may hold `/` and `@`.

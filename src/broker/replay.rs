@@ -1,98 +1,117 @@
 //! Comparing the journal with Postgres: a pair that Postgres does not have yet, or has lost in a failover, is committed.
 
+use std::{path::Path, sync::PoisonError, time::Duration};
+
 use uuid::Uuid;
 
-use super::{Broker, BrokerError, blocking, rotate::entry_place};
+use super::{
+    Broker, BrokerError, blocking,
+    rotate::{entry_column, entry_place},
+};
 use crate::{
     actor::Actor,
     crypto::OpenError,
     jfrog::{Pair, parse_pair},
-    journal::{Entry, Standing},
+    journal::{Entry, Header, Standing},
     secret::{Sealed, Wrapped},
-    store::{Attempt, StoreError},
+    store::{Attempt, Committed, StoreError},
 };
 
 /// How long a committed entry is kept against a failover that loses its last seconds.
-const KEPT: time::Duration = time::Duration::DAY;
+const KEPT: Duration = Duration::from_secs(86_400);
 
 impl Broker {
-    /// Compares every entry with its row. An unreadable one is set aside and blocks nothing.
+    /// Compares every entry with its row: after a start, and when Postgres may have lost its last seconds.
     pub(super) async fn replay_journal(&self) -> Result<(), BrokerError> {
+        self.replay_files(Standing::Committed).await?;
+        self.replay_files(Standing::Pending).await
+    }
+
+    /// Commits what is pending and nobody has in hand, and removes what is old: now and then, for what went wrong meanwhile.
+    pub(super) async fn tend_journal(&self) -> Result<(), BrokerError> {
         let journal = self.journal.clone();
-        let (mut entries, unreadable) = blocking(move || journal.entries()).await?;
-        for path in unreadable {
-            tracing::error!(path = %path.display(), "a journal file cannot be read and is set aside");
-            let journal = self.journal.clone();
-            blocking(move || journal.set_aside(&path)).await?;
+        blocking(move || journal.prune(KEPT)).await?;
+        self.replay_files(Standing::Pending).await
+    }
+
+    /// An unreadable entry is set aside; one that cannot be committed now stays. Neither blocks another.
+    async fn replay_files(&self, standing: Standing) -> Result<(), BrokerError> {
+        let journal = self.journal.clone();
+        let files = blocking(move || journal.files(standing)).await?;
+        let mut entries = Vec::new();
+        // Out of hand means that its attempt has ended, so the file is final: it is read after that was asked, not before.
+        for (_, path) in files.into_iter().filter(|(attempt, _)| attempt.is_none_or(|attempt| !self.is_in_hand(attempt))) {
+            let (journal, file) = (self.journal.clone(), path.clone());
+            match blocking(move || journal.read(&file)).await {
+                Ok(entry) => entries.extend(entry),
+                Err(error) => self.set_aside(&path, &error).await?,
+            }
         }
         // Oldest first: a failover may have set a row back by more than one pair.
         entries.sort_by_key(|entry| entry.header.begun_at);
-        for entry in entries.into_iter().filter(|entry| !self.is_in_hand(entry.header.attempt_id)) {
-            let path = entry.path().to_owned();
-            match self.replay(entry).await {
+        for entry in entries {
+            match self.replay(&entry, standing).await {
                 Ok(()) => {}
                 Err(error @ BrokerError::Store(StoreError::Unavailable(_))) => return Err(error),
-                // It stays, for the next start or reconnect, and blocks no other.
-                Err(error) => tracing::error!(path = %path.display(), %error, "a journal entry could not be replayed"),
+                Err(error @ BrokerError::Open(_)) => self.set_aside(entry.path(), &error).await?,
+                // Also a master key that is not in the list now: the entry waits for it.
+                Err(error) => tracing::error!(path = %entry.path().display(), %error, "a journal entry could not be replayed"),
             }
         }
         Ok(())
     }
 
-    async fn replay(&self, entry: Entry) -> Result<(), BrokerError> {
-        let Some(body) = entry.body.clone() else {
+    async fn replay(&self, entry: &Entry, standing: Standing) -> Result<(), BrokerError> {
+        let (journal, path) = (self.journal.clone(), entry.path().to_owned());
+        let Some(body) = &entry.body else {
             // Its process died before JFrog's answer came: the attempt's row tells what is to be found out.
-            return Ok(blocking(move || entry.remove()).await?);
+            return Ok(blocking(move || journal.discard(&path)).await?);
         };
-        let pair = match self.open_entry(&entry, &body) {
-            Ok(pair) => pair,
-            Err(error) => {
-                tracing::error!(path = %entry.path().display(), %error, "a journal entry does not open and is set aside");
-                let (journal, path) = (self.journal.clone(), entry.path().to_owned());
-                return Ok(blocking(move || journal.set_aside(&path)).await?);
-            }
-        };
-        let attempt = attempt_of(&entry);
+        let attempt = attempt_of(&entry.header);
+        let pair = self.open_entry(&entry.header, &attempt, body)?;
         let Some(view) = self.store.token_by_id(attempt.team_id, attempt.token_id).await? else {
-            return Ok(blocking(move || entry.remove()).await?);
+            // Deleted; or lost by a failover, and then this is the only copy.
+            return if standing == Standing::Pending { Err(OpenError::Format.into()) } else { Ok(()) };
         };
         let chain = view.chains.iter().find(|chain| chain.id == attempt.chain_id);
-        let behind = chain.is_some_and(|chain| chain.generation == attempt.spent_generation);
-        if behind {
-            let committed = self.commit(&attempt, &pair, &Actor::system()).await?;
+        if chain.is_some_and(|chain| chain.generation == attempt.spent_generation) {
+            let key = self.keys.sealing_key(&self.store, attempt.team_id).await?;
+            let committed = self.commit(&attempt, &pair, &key, &Actor::system()).await?;
             tracing::warn!(token = view.name, ?committed, "a pair was committed from the journal");
             metrics::counter!("token_broker_journal_replays_total").increment(1);
-        } else if entry.standing == Standing::Pending
-            && chain.is_some_and(|chain| is_another(chain.fingerprint.as_deref(), &pair))
-        {
+            if committed != Committed::Yes {
+                self.give_back(&view, &pair).await;
+            }
+        } else if standing == Standing::Pending && chain.is_some_and(|chain| is_another(chain.fingerprint.as_deref(), &pair)) {
             self.give_back(&view, &pair).await;
         }
-        if entry.standing == Standing::Committed && view.now - entry.header.begun_at > KEPT {
-            return Ok(blocking(move || entry.remove()).await?);
-        }
-        Ok(blocking(move || entry.committed()).await?)
+        if standing == Standing::Pending { Ok(blocking(move || journal.committed(&path)).await?) } else { Ok(()) }
     }
 
-    fn open_entry(&self, entry: &Entry, body: &Sealed) -> Result<Pair, BrokerError> {
-        let header = &entry.header;
+    fn open_entry(&self, header: &Header, attempt: &Attempt, body: &Sealed) -> Result<Pair, BrokerError> {
         let wrapped = Wrapped {
             master_key_id: header.master_key_id.clone(),
             sealed: Sealed::from_bytes(hex::decode(&header.wrapped_key).map_err(|_| OpenError::Format)?),
         };
         let key = self.keys.master().unwrap(header.attempt_id, &header.key_id, &wrapped)?;
-        let answer = key.open(entry_place(header.attempt_id, header.spent_generation), body)?;
+        let answer = key.open(entry_place(attempt, &entry_column(attempt)), body)?;
         let pair = parse_pair(&answer).map_err(|_| OpenError::Format)?;
         if pair.refresh_token.is_none() { Err(OpenError::Format.into()) } else { Ok(pair) }
     }
 
+    async fn set_aside(&self, path: &Path, error: &(dyn std::error::Error + Sync)) -> Result<(), BrokerError> {
+        tracing::error!(path = %path.display(), %error, "a journal entry is set aside: it cannot be used, and is not thrown away");
+        let (journal, path) = (self.journal.clone(), path.to_owned());
+        Ok(blocking(move || journal.set_aside(&path)).await?)
+    }
+
     fn is_in_hand(&self, attempt: Uuid) -> bool {
-        self.in_hand.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(&attempt)
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).contains(&attempt)
     }
 }
 
 /// The attempt as it was begun: its row may be gone, the generation decides.
-fn attempt_of(entry: &Entry) -> Attempt {
-    let header = &entry.header;
+fn attempt_of(header: &Header) -> Attempt {
     Attempt {
         id: header.attempt_id,
         team_id: header.team_id,

@@ -71,7 +71,7 @@ impl Broker {
         let instance = self.jfrog.instance(Some(&view.instance)).ok_or_else(|| unknown_instance(view))?;
         let entry_key = Key::generate();
         // Everything that can fail cheaply comes first: never spend before you can save.
-        self.keys.sealing_key(&self.store, view.team_id).await?;
+        let sealing_key = self.keys.sealing_key(&self.store, view.team_id).await?;
 
         let monotonic = Instant::now();
         let in_hand = InHand::new(self, Uuid::now_v7());
@@ -116,7 +116,7 @@ impl Broker {
         }
         record(&plan, &outcome);
         match outcome {
-            Outcome::Applied(body) => self.keep(view, attempt, entry, &entry_key, body, actor).await,
+            Outcome::Applied(body) => self.keep(view, attempt, entry, (&entry_key, &sealing_key), body, actor).await,
             Outcome::NotSent(detail) => self.not_sent(attempt, entry, detail, actor).await,
             Outcome::Rejected(rejection) => {
                 discard(entry).await;
@@ -136,34 +136,40 @@ impl Broker {
         &self,
         view: &TokenView,
         attempt: Attempt,
-        entry: Prepared,
-        entry_key: &Key,
+        mut entry: Prepared,
+        (entry_key, sealing_key): (&Key, &Key),
         body: Zeroizing<Vec<u8>>,
         actor: &Actor,
     ) -> Result<Ended, BrokerError> {
-        let sealed = entry_key.seal(entry_place(attempt.id, attempt.spent_generation), &body);
-        let entry = blocking(move || {
-            let mut entry = entry;
+        let sealed = entry_key.seal(entry_place(&attempt, &entry_column(&attempt)), &body);
+        let entry = match blocking(move || Ok((entry.save(&sealed), entry))).await {
+            Ok((Ok(()), entry)) => Some(entry),
             // A disk that fails now leaves the pair in memory: it must reach Postgres all the more.
-            if let Err(error) = entry.save(&sealed) {
+            Ok((Err(error), entry)) => {
                 tracing::error!(%error, "the journal could not keep a pair");
+                Some(entry)
             }
-            Ok(entry)
-        })
-        .await?;
+            Err(error) => {
+                tracing::error!(%error, "the journal could not keep a pair");
+                None
+            }
+        };
         let pair = match parse_pair(&body) {
             Ok(pair) => pair,
             Err(error) => {
                 set_aside(entry).await;
-                self.end(attempt, unknown("rotate", error.to_string()), actor).await;
+                let ending = unknown(&attempt.kind, error.to_string());
+                self.end(attempt, ending, actor).await;
                 return Ok(Ended::Unknown(error.to_string()));
             }
         };
         if pair.refresh_token.is_none() {
             return self.not_refreshable(view, attempt, entry, &pair, actor).await;
         }
-        let committed = self.commit(&attempt, &pair, actor).await?;
-        if let Err(error) = blocking(move || entry.committed()).await {
+        let committed = self.commit(&attempt, &pair, sealing_key, actor).await?;
+        if let Some(entry) = entry
+            && let Err(error) = blocking(move || entry.committed()).await
+        {
             tracing::warn!(%error, "a committed journal entry could not be marked; the next start finds it committed");
         }
         if committed != Committed::Yes {
@@ -174,30 +180,17 @@ impl Broker {
     }
 
     /// Commits a pair onto the generation it was spent from, as often as it takes until Postgres has it.
-    pub(super) async fn commit(&self, attempt: &Attempt, pair: &Pair, actor: &Actor) -> Result<Committed, BrokerError> {
-        let sealed = self.seal_pair(attempt, pair).await?;
+    pub(super) async fn commit(
+        &self,
+        attempt: &Attempt,
+        pair: &Pair,
+        key: &Key,
+        actor: &Actor,
+    ) -> Result<Committed, BrokerError> {
+        let sealed = seal_pair(attempt, pair, key)?;
         let patience = ExponentialBuilder::default().with_max_delay(Duration::from_secs(2)).without_max_times().with_jitter();
         let commit = || self.store.commit_pair(attempt, &sealed, actor);
         Ok(commit.retry(patience).when(|error| matches!(error, StoreError::Unavailable(_))).await?)
-    }
-
-    async fn seal_pair(&self, attempt: &Attempt, pair: &Pair) -> Result<NewPair, BrokerError> {
-        let key = self.keys.sealing_key(&self.store, attempt.team_id).await?;
-        let seal = |column, text: &str| {
-            let generation = attempt.spent_generation + 1;
-            key.seal(Place { table: "chains", row: attempt.chain_id, column, generation }, text.as_bytes())
-        };
-        let refresh_token = pair.refresh_token.as_ref().ok_or_else(|| BrokerError::NotFound("refresh token".into()))?;
-        Ok(NewPair {
-            access_token: seal("access_token", pair.access_token.expose()),
-            refresh_token: seal("refresh_token", refresh_token.expose()),
-            reference_token: pair.reference_token.as_ref().map(|token| seal("reference_token", token.expose())),
-            jfrog_token_id: pair.token_id.clone(),
-            fingerprint: crypto::fingerprint(pair.access_token.expose()),
-            scope: pair.scope.clone(),
-            subject: pair.subject.clone(),
-            expires_in: pair.expires_in,
-        })
     }
 
     async fn prepare_entry(&self, attempt: &Attempt, key: &Key, actor: &Actor) -> std::io::Result<Prepared> {
@@ -232,7 +225,7 @@ impl Broker {
         &self,
         view: &TokenView,
         attempt: Attempt,
-        entry: Prepared,
+        entry: Option<Prepared>,
         pair: &Pair,
         actor: &Actor,
     ) -> Result<Ended, BrokerError> {
@@ -243,7 +236,9 @@ impl Broker {
             return Ok(Ended::Unknown(detail));
         }
         self.revoke_with_itself(view, pair).await;
-        discard(entry).await;
+        if let Some(entry) = entry {
+            discard(entry).await;
+        }
         let error = Some(("not-refreshable", detail));
         let ending = Ending { chain_state: None, error, keep_lease: false, no_heal_for: Some(NO_HEAL_FOR) };
         self.end(attempt, ending, actor).await;
@@ -306,9 +301,31 @@ impl Parts {
     }
 }
 
-/// The place of a journal entry's body.
-pub(super) fn entry_place(attempt: Uuid, spent_generation: i64) -> Place<'static> {
-    Place { table: "journal", row: attempt, column: "answer", generation: spent_generation }
+fn seal_pair(attempt: &Attempt, pair: &Pair, key: &Key) -> Result<NewPair, BrokerError> {
+    let generation = attempt.spent_generation + 1;
+    let seal =
+        |column, text: &str| key.seal(Place { table: "chains", row: attempt.chain_id, column, generation }, text.as_bytes());
+    let refresh_token = pair.refresh_token.as_ref().ok_or_else(|| BrokerError::NotFound("refresh token".into()))?;
+    Ok(NewPair {
+        access_token: seal("access_token", pair.access_token.expose()),
+        refresh_token: seal("refresh_token", refresh_token.expose()),
+        reference_token: pair.reference_token.as_ref().map(|token| seal("reference_token", token.expose())),
+        jfrog_token_id: pair.token_id.clone(),
+        fingerprint: crypto::fingerprint(pair.access_token.expose()),
+        scope: pair.scope.clone(),
+        subject: pair.subject.clone(),
+        expires_in: pair.expires_in,
+    })
+}
+
+/// The place of a journal entry's body: with everything of its clear header that decides where the pair goes.
+pub(super) fn entry_place<'a>(attempt: &Attempt, column: &'a str) -> Place<'a> {
+    Place { table: "journal", row: attempt.id, column, generation: attempt.spent_generation }
+}
+
+/// The column of [`entry_place`].
+pub(super) fn entry_column(attempt: &Attempt) -> String {
+    format!("{}:{}:{}:{}", attempt.team_id, attempt.token_id, attempt.chain_id, attempt.kind)
 }
 
 pub(super) fn unknown_instance(view: &TokenView) -> BrokerError {
@@ -321,6 +338,8 @@ fn rejected(kind: &str, rejection: &Rejection) -> Ending {
         // It was spent, or revoked: this chain will never rotate again. Everything else leaves it as it was.
         Reason::RefreshTokenUnknown if kind == "rotate" => (Some(ChainState::Lost), "refresh-token-unknown"),
         Reason::RefreshTokenUnknown | Reason::BadRequest => (None, "jfrog-refused"),
+        // Another's token was refused, not ours: it locks nobody out of the chains.
+        Reason::Unauthenticated if matches!(kind, "create" | "recreate") => (None, "identity-token-rejected"),
         Reason::Unauthenticated => (None, "jfrog-unauthenticated"),
         Reason::Forbidden => (None, "jfrog-forbidden"),
         Reason::RateLimited => (None, "jfrog-rate-limited"),
@@ -353,7 +372,8 @@ async fn discard(entry: Prepared) {
     }
 }
 
-async fn set_aside(entry: Prepared) {
+async fn set_aside(entry: Option<Prepared>) {
+    let Some(entry) = entry else { return };
     if let Err(error) = blocking(move || entry.set_aside()).await {
         tracing::warn!(%error, "a journal entry could not be set aside");
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Broker, BrokerError, create::Built, rotate::Ended};
 use crate::{
     actor::Actor,
-    store::{JobKind, TokenState, TokenView},
+    store::{ChainState, TokenState, TokenView},
 };
 
 /// What a job came to.
@@ -50,8 +50,9 @@ impl Broker {
     async fn mend(&self, view: &TokenView, actor: &Actor) -> Result<Settled, BrokerError> {
         let Some(missing) = view.missing() else { return Ok(Settled::Done) };
         if view.active().next().is_none() {
-            tracing::warn!(token = view.name, "no chain of the token works: it needs to be recreated");
-            return Ok(Settled::Done);
+            tracing::warn!(token = view.name, "no chain of the token works");
+            let uncertain = view.chains.iter().any(|chain| chain.state == ChainState::Uncertain);
+            return Ok(if uncertain { Settled::Later(Duration::from_secs(600)) } else { Settled::Done });
         }
         if view.heal_refused {
             return Ok(Settled::Later(Duration::from_secs(600)));
@@ -62,12 +63,18 @@ impl Broker {
         })
     }
 
-    /// Ends an attempt whose lease is over. What it may have left at JFrog is looked for once nobody can commit it any more.
+    /// When what an attempt may have left at JFrog can be looked for: nobody can commit it any more, and nobody holds it still.
+    pub(super) fn sweep_after(&self, view: &TokenView) -> Duration {
+        Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0)) + self.timing.lease
+    }
+
+    /// Ends an attempt whose lease is over.
     pub(super) async fn recover(&self, view: &TokenView) -> Result<(), BrokerError> {
-        let Some(kind) = self.store.recover_attempt(view.team_id, view.id).await? else { return Ok(()) };
-        tracing::warn!(token = view.name, kind, "an attempt was found in the dark");
-        let reuse_for = Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0));
-        Ok(self.store.schedule(JobKind::Sweep, view.id, reuse_for + self.timing.lease).await?)
+        let recovered = self.store.recover_attempt(view.team_id, view.id, self.sweep_after(view)).await?;
+        if let Some(kind) = recovered {
+            tracing::warn!(token = view.name, kind, "an attempt was found in the dark");
+        }
+        Ok(())
     }
 }
 

@@ -1,14 +1,14 @@
 //! Orphans: pairs that JFrog made and nobody holds, because the answer was lost. They are found by their marker and revoked.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::{Broker, BrokerError, marker};
 use crate::{
     actor::Actor,
-    jfrog::{Bearer, Revoked},
-    store::{Ending, NewAttempt, TokenView},
+    jfrog::{Bearer, Instance, Listed, Revoked},
+    store::{Attempt, ChainRow, ChainState, Ending, NewAttempt, TokenState, TokenView},
 };
 
 impl Broker {
@@ -16,7 +16,11 @@ impl Broker {
     /// attempt of its own, so no other pair of the token is made meanwhile; with our own ids read after the listing.
     /// `false`: something else is under way, or JFrog could not be asked.
     pub(super) async fn sweep(&self, view: &TokenView, min_age: Duration) -> Result<bool, BrokerError> {
-        let actor = Actor::system();
+        // A pair may be handed out long after it was issued: while what was handed out must go on working, nothing is swept.
+        if view.state != TokenState::Creating && !view.rotatable {
+            return Ok(false);
+        }
+        let (actor, began) = (Actor::system(), Instant::now());
         let Some(instance) = self.jfrog.instance(Some(&view.instance)) else { return Ok(false) };
         let Some(bearer) = self.sweeper(view).await? else { return Ok(false) };
         let chain = &view.chains[0];
@@ -32,34 +36,54 @@ impl Broker {
             replica: self.replica,
         };
         let Some(attempt) = self.store.begin_attempt(&new, &actor).await? else { return Ok(false) };
-        let mut complete = true;
-        match self.jfrog.list(instance, &bearer, &self.token_marker(view.id)).await {
+        let complete = match self.jfrog.list(instance, &bearer, &self.token_marker(view.id)).await {
+            Ok(listed) => self.revoke_orphans(view, &attempt, (instance, &bearer), listed, (began, min_age)).await?,
             Err(detail) => {
                 tracing::warn!(token = view.name, detail, "orphans could not be listed");
-                complete = false;
+                false
             }
-            Ok(listed) => {
-                let Some(now) = self.store.token_by_id(view.team_id, view.id).await? else { return Ok(false) };
-                let ours: Vec<&str> = now.chains.iter().filter_map(|chain| chain.jfrog_token_id.as_deref()).collect();
-                let markers: Vec<String> = now.chains.iter().map(|chain| self.chain_marker(view.id, chain.letter)).collect();
-                let issued_before = now.now.unix_timestamp() - i64::try_from(min_age.as_secs()).unwrap_or(i64::MAX);
-                for orphan in listed {
-                    let marked = markers.iter().any(|marker| marker::carries(&orphan.description, marker));
-                    let old_enough = orphan.issued_at.is_some_and(|at| at <= issued_before) || min_age.is_zero();
-                    if !marked || ours.contains(&orphan.token_id.as_str()) {
-                        continue;
-                    }
-                    if !old_enough {
-                        complete = false;
-                        continue;
-                    }
-                    let revoked = self.jfrog.revoke(instance, &bearer, &orphan.token_id).await;
-                    tracing::info!(token = view.name, jfrog_token_id = orphan.token_id, ?revoked, "an orphan was found");
-                    complete &= matches!(revoked, Revoked::Gone | Revoked::NotRevocable);
-                }
-            }
-        }
+        };
         self.end(attempt, Ending { chain_state: None, error: None, keep_lease: false, no_heal_for: None }, &actor).await;
+        Ok(complete)
+    }
+
+    /// Of what was listed, revokes what is surely nobody's. `false`: something is left to look at again.
+    async fn revoke_orphans(
+        &self,
+        view: &TokenView,
+        attempt: &Attempt,
+        (instance, bearer): (&Instance, &Bearer),
+        listed: Vec<Listed>,
+        (began, min_age): (Instant, Duration),
+    ) -> Result<bool, BrokerError> {
+        let Some(now) = self.store.token_by_id(view.team_id, view.id).await? else { return Ok(false) };
+        // Recovery has ended this attempt: someone else may be making a pair now.
+        if !now.attempt.as_ref().is_some_and(|row| row.id == attempt.id && row.live) {
+            return Ok(false);
+        }
+        let ours: Vec<&str> = now.chains.iter().filter_map(|chain| chain.jfrog_token_id.as_deref()).collect();
+        // The orphan of an uncertain chain may be a pair in a crashed replica's journal; that of a chain whose id JFrog did not
+        // tell may be its own pair.
+        let known =
+            |chain: &&ChainRow| chain.state != ChainState::Uncertain && (chain.generation == 0 || chain.jfrog_token_id.is_some());
+        let markers: Vec<String> =
+            now.chains.iter().filter(known).map(|chain| self.chain_marker(view.id, chain.letter)).collect();
+        let mut complete = markers.len() == now.chains.len();
+        let issued_before = now.now.unix_timestamp() - i64::try_from(min_age.as_secs()).unwrap_or(i64::MAX);
+        let orphan = |token: &Listed| {
+            markers.iter().any(|marker| marker::carries(&token.description, marker)) && !ours.contains(&token.token_id.as_str())
+        };
+        for token in listed.into_iter().filter(orphan) {
+            let old_enough = token.issued_at.is_some_and(|at| at <= issued_before) || min_age.is_zero();
+            let in_time = began.elapsed() + self.timing.jfrog_timeout < self.timing.lease;
+            if !old_enough || !in_time {
+                complete = false;
+                continue;
+            }
+            let revoked = self.jfrog.revoke(instance, bearer, &token.token_id).await;
+            tracing::info!(token = view.name, jfrog_token_id = token.token_id, ?revoked, "an orphan was found");
+            complete &= matches!(revoked, Revoked::Gone | Revoked::NotRevocable);
+        }
         Ok(complete)
     }
 

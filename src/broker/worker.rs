@@ -3,13 +3,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
 
 use super::{Broker, BrokerError, settle::Settled};
 use crate::store::{Job, JobKind, Signals};
 
 /// Jobs that run at once: what is due all at once must not flood JFrog.
 pub(super) const JOBS_AT_ONCE: usize = 32;
+/// How often pending entries that nobody has in hand are looked at.
+const TEND_JOURNAL: Duration = Duration::from_secs(60);
 /// After a reconnect, other replicas may still be writing what a failover lost.
 const AFTER_RECONNECT: Duration = Duration::from_secs(15);
 
@@ -17,33 +19,45 @@ impl Broker {
     /// Works until the shutdown.
     pub(super) async fn work(&self) {
         let mut signals = self.signals.subscribe();
-        let mut connected_before = false;
+        let every = |period| {
+            let mut ticks = tokio::time::interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        };
+        // Made once: a timer made anew at each turn would never ring while signals keep coming.
+        let (mut jobs, mut journal) = (every(self.timing.poll), every(TEND_JOURNAL));
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(self.timing.poll) => self.take_jobs().await,
+                _ = jobs.tick() => self.take_jobs().await,
+                _ = journal.tick() => self.in_background(|broker| async move { broker.tend_journal().await }),
                 signal = signals.recv() => match signal {
-                    // The first connection is the start's, and the start has replayed the journal.
-                    Ok(Signals::Connected) if !std::mem::replace(&mut connected_before, true) => {}
-                    Ok(Signals::Connected) => {
-                        let broker = self.clone();
-                        self.spawn(async move { broker.replay_after_reconnect().await });
+                    // Signals that were missed may have been a reconnect.
+                    Ok(Signals::Connected) | Err(RecvError::Lagged(_)) => {
+                        self.in_background(|broker| async move { broker.replay_after_reconnect().await });
                     }
-                    Ok(Signals::Token(_)) | Err(RecvError::Lagged(_)) => {}
+                    Ok(Signals::Token(_)) => {}
                     Err(RecvError::Closed) => return,
                 },
             }
         }
     }
 
-    async fn replay_after_reconnect(&self) {
+    fn in_background<F: Future<Output = Result<(), BrokerError>> + Send + 'static>(&self, work: impl FnOnce(Broker) -> F) {
+        let work = work(self.clone());
+        self.spawn(async move {
+            if let Err(error) = work.await {
+                tracing::warn!(%error, "the journal could not be compared with Postgres; it is tried again");
+            }
+        });
+    }
+
+    async fn replay_after_reconnect(&self) -> Result<(), BrokerError> {
         tokio::select! {
-            () = self.stop.cancelled() => return,
+            () = self.stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(AFTER_RECONNECT.min(self.timing.lease)) => {}
         }
-        if let Err(error) = self.replay_journal().await {
-            tracing::warn!(%error, "the journal could not be compared with Postgres; it is tried again at the next reconnect");
-        }
+        self.replay_journal().await
     }
 
     async fn take_jobs(&self) {

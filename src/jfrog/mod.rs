@@ -95,7 +95,7 @@ impl Jfrog {
     /// Whether the bearer is alive: the right probe, and one that spends nothing.
     pub async fn me(&self, instance: &Instance, bearer: &Bearer) -> Vitality {
         match self.send(instance, Method::GET, "/access/api/v1/tokens/me", bearer, None).await {
-            Ok(answer) => outcome::vitality(answer.status),
+            Ok(answer) => outcome::vitality(answer.status, &answer.body),
             Err(_) => Vitality::Unknown,
         }
     }
@@ -121,7 +121,7 @@ impl Jfrog {
         }
         // No body and so no Content-Type: JFrog 7.117 answers 405 to a form here.
         match self.send(instance, Method::DELETE, &format!("/access/api/v1/tokens/{id}"), bearer, None).await {
-            Ok(answer) => outcome::revoked(answer.status, &outcome::message(&answer.body, &[bearer.expose()])),
+            Ok(answer) => outcome::revoked(answer.status, &answer.body, &[bearer.expose()]),
             Err(error) => Revoked::Unreachable(error.text),
         }
     }

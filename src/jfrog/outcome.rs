@@ -6,7 +6,6 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use zeroize::Zeroizing;
 
 /// What became of a call that creates or spends.
-#[derive(Debug)]
 pub enum Outcome {
     /// The request certainly did not reach JFrog: nothing was spent.
     NotSent(String),
@@ -16,6 +15,18 @@ pub enum Outcome {
     Applied(Zeroizing<Vec<u8>>),
     /// It may or may not have happened.
     Unknown(String),
+}
+
+/// Without the body of an answer: it holds a refresh token.
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotSent(detail) => write!(f, "NotSent({detail:?})"),
+            Self::Rejected(rejection) => write!(f, "{rejection:?}"),
+            Self::Applied(body) => write!(f, "Applied({} bytes)", body.len()),
+            Self::Unknown(detail) => write!(f, "Unknown({detail:?})"),
+        }
+    }
 }
 
 /// A definite refusal.
@@ -92,35 +103,41 @@ pub(super) fn classify(status: u16, retry_after: Option<&str>, body: Zeroizing<V
     })
 }
 
-/// Reads the status of `/tokens/me`.
-pub(super) fn vitality(status: u16) -> Vitality {
+/// Reads the answer of `/tokens/me`. Only JFrog's own words count as dead: a gateway's page says nothing about the token.
+pub(super) fn vitality(status: u16, body: &[u8]) -> Vitality {
     match status {
         200..=299 => Vitality::Alive,
-        401 | 404 => Vitality::Dead,
+        401 if own_words(body).is_some() => Vitality::Dead,
+        404 if has_code(body, "NOT_FOUND") => Vitality::Dead,
         _ => Vitality::Unknown,
     }
 }
 
 /// Reads the answer to a revocation.
-pub(super) fn revoked(status: u16, message: &str) -> Revoked {
+pub(super) fn revoked(status: u16, body: &[u8], secrets: &[&str]) -> Revoked {
+    let message = message(body, secrets);
     match status {
-        200..=299 | 404 => Revoked::Gone,
-        400 => Revoked::NotRevocable,
-        401 | 403 | 405 => Revoked::Refused(format!("{status}: {message}")),
+        200..=299 => Revoked::Gone,
+        404 if has_code(body, "NOT_FOUND") => Revoked::Gone,
+        400 if message.to_ascii_lowercase().contains("not revocable") => Revoked::NotRevocable,
+        400 | 401 | 403 | 405 => Revoked::Refused(format!("{status}: {message}")),
         _ => Revoked::Unreachable(format!("JFrog answered {status}")),
     }
 }
 
 /// JFrog's own words from any of its four error shapes, or that there are none.
-pub(super) fn message(body: &[u8], secrets: &[&str]) -> String {
-    let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = [value.pointer("/errors/0/message"), value.get("message"), value.get("error_description"), value.get("error")]
+fn message(body: &[u8], secrets: &[&str]) -> String {
+    let text = own_words(body).unwrap_or_else(|| "no message of JFrog's own".to_owned());
+    let text = secrets.iter().filter(|s| !s.is_empty()).fold(text, |text, secret| text.replace(secret, "[REDACTED]"));
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+fn own_words(body: &[u8]) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(body).ok()?;
+    [value.pointer("/errors/0/message"), value.get("message"), value.get("error_description"), value.get("error")]
         .into_iter()
         .flatten()
-        .find_map(|text| text.as_str())
-        .unwrap_or("no message of JFrog's own");
-    let text = secrets.iter().filter(|s| !s.is_empty()).fold(text.to_owned(), |text, secret| text.replace(secret, "[REDACTED]"));
-    text.chars().filter(|c| !c.is_control()).take(300).collect()
+        .find_map(|text| text.as_str().map(str::to_owned))
 }
 
 fn has_code(body: &[u8], code: &str) -> bool {
@@ -187,6 +204,25 @@ mod tests {
         ];
         for (status, body, expected) in table {
             assert_eq!(shape(status, body), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_says_nothing_about_a_token() {
+        let access = br#"{"errors":[{"code":"NOT_FOUND","message":"not found"}]}"#;
+        let expired = br#"{"errors":[{"code":"UNAUTHORIZED","message":"Invalid token, expired"}]}"#;
+        assert_eq!(vitality(200, b""), Vitality::Alive);
+        assert_eq!((vitality(401, expired), vitality(404, access)), (Vitality::Dead, Vitality::Dead));
+        for (status, body) in [(401, "<html>"), (404, "<html>"), (403, "{}"), (500, ""), (302, "")] {
+            assert_eq!(vitality(status, body.as_bytes()), Vitality::Unknown, "{status} {body}");
+        }
+        assert_eq!((revoked(204, b"", &[]), revoked(404, access, &[])), (Revoked::Gone, Revoked::Gone));
+        assert_eq!(revoked(400, br#"{"code":"BAD_REQUEST","message":"Token not revocable"}"#, &[]), Revoked::NotRevocable);
+        for (status, body) in [(404, "<html>"), (502, ""), (302, ""), (429, "")] {
+            assert!(matches!(revoked(status, body.as_bytes(), &[]), Revoked::Unreachable(_)), "{status}");
+        }
+        for status in [400, 401, 403, 405] {
+            assert!(matches!(revoked(status, b"<html>", &[]), Revoked::Refused(_)), "{status}");
         }
     }
 

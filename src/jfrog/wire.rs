@@ -3,6 +3,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use crate::secret::{AccessToken, ReferenceToken, RefreshToken};
 
@@ -94,7 +95,6 @@ pub fn parse_pair(body: &[u8]) -> Result<Pair, UnusableAnswer> {
         return Err(UnusableAnswer);
     }
     let claims = unverified_claims(wire.access_token.expose());
-    let text = |value: Option<Value>| value.and_then(|v| v.as_str().map(str::to_owned)).filter(|text| !text.is_empty());
     // An integer, the same in quotes, or absent for a token that never expires (JFROG.md); the claims say it too.
     let expires_in = wire
         .expires_in
@@ -118,8 +118,8 @@ impl Pair {
     /// A pair that a person pasted: what its access token says of itself.
     pub fn pasted(access_token: AccessToken, refresh_token: RefreshToken) -> Self {
         let claims = unverified_claims(access_token.expose());
-        let text = |value: Option<Value>| value.and_then(|v| v.as_str().map(str::to_owned));
-        let expires_in = claims.exp.zip(claims.iat).map(|(exp, iat)| exp.saturating_sub(iat).max(0));
+        // What is left of it now: it was not issued today.
+        let expires_in = claims.exp.map(|exp| exp.saturating_sub(OffsetDateTime::now_utc().unix_timestamp()).max(0));
         Self {
             token_id: text(claims.jti),
             access_token,
@@ -130,6 +130,12 @@ impl Pair {
             subject: text(claims.sub),
         }
     }
+}
+
+/// A text that Postgres takes: JFrog's word with a control character in it must not make a commit fail.
+fn text(value: Option<Value>) -> Option<String> {
+    let text: String = value?.as_str()?.chars().filter(|c| !c.is_control()).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 fn unverified_claims(jwt: &str) -> Claims {
@@ -176,6 +182,7 @@ mod tests {
         assert_eq!(pair("").expires_in, None);
         assert_eq!(pair(r#","expires_in":-1"#).expires_in, None);
         assert_eq!(pair(r#","expires_in":9e300"#).expires_in, None);
+        assert_eq!(pair(r#","scope":"a\u0000b""#).scope.as_deref(), Some("ab"));
         assert_eq!(pair(r#","scope":7,"token_id":null,"refresh_token":"r""#).refresh_token.expect("kept").expose(), "r");
     }
 

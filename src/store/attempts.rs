@@ -109,6 +109,9 @@ impl Store {
                    from tokens t join chains c on c.token_id = t.id
                    where (select in_team($1)) and t.id = $2 and c.id = $3 and c.generation = $4
                      and (t.rotatable_at <= now() or not $5)
+                     and (t.state <> 'revoked' or $7 in ('delete', 'sweep'))
+                     -- An uncertain chain's refresh token may be spent: only settling sends it again.
+                     and (c.state = 'active' or $7 <> 'rotate')
                    for no key update of t, c),
                begun as (
                    insert into attempts (token_id, id, team_id, chain_id, kind, spent_generation, lease_until, replica, actor)
@@ -152,31 +155,44 @@ impl Store {
     /// Postgres: the outcome is unknown; commit again.
     pub async fn commit_pair(&self, attempt: &Attempt, pair: &NewPair, actor: &Actor) -> Result<Committed> {
         let done = sqlx::query_scalar!(
-            r#"with moved as (
+            r#"with held as (
+                   -- Every statement that changes an attempt takes the token's row first: no two can wait for each other.
+                   select t.id from tokens t where (select in_team($1)) and t.id = $16 for no key update),
+               moved as (
                    update chains set state = 'active', generation = chains.generation + 1, access_token = $4, refresh_token = $5,
                           reference_token = $6, jfrog_token_id = $7, fingerprint = $8, scope = coalesce($9, chains.scope),
                           refreshed_at = $10::timestamptz, expires_at = $10::timestamptz + make_interval(secs => $11)
-                   where (select in_team($1)) and id = $2 and generation = $3
-                   returning *),
+                   from held
+                   where (select in_team($1)) and chains.token_id = held.id and chains.id = $2 and generation = $3
+                   returning chains.*),
                named as (
                    update tokens t set
                           -- A registration's first pairs are one generation; each later pair is the next.
                           generation = case when $12 = 'create' then greatest(t.generation, 1) else t.generation + 1 end,
-                          rotatable_at = greatest(t.rotatable_at, now() + make_interval(secs =>
+                          rotatable_at = greatest(t.rotatable_at, clock_timestamp() + make_interval(secs =>
                               effective_reuse_for(t.reuse_for, moved.refreshed_at, moved.expires_at))),
                           subject = coalesce($13, t.subject), heal_after = 'epoch',
                           last_error_at = null, last_error_kind = null, last_error_detail = null
                    from moved where (select in_team($1)) and t.id = moved.token_id
-                   returning t.id, t.team_id, t.name, t.generation),
+                   returning t.id, t.team_id, t.name, t.generation, t.state),
                ended as (delete from attempts a using moved where (select in_team($1)) and a.token_id = moved.token_id and a.id = $14),
                put_aside as (
                    -- A recreate begins anew from this chain: the other is made from it.
                    update chains c set state = 'lost' from moved
                    where (select in_team($1)) and $12 = 'recreate' and c.token_id = moved.token_id and c.id <> moved.id),
+               remaining as (
+                   -- Whether something is left to see to: a chain that is missing, a registration that is not complete, another attempt.
+                   select named.id, named.state = 'creating'
+                          or exists (select 1 from chains c, moved where c.token_id = named.id and c.id <> moved.id
+                                     and (c.state <> 'active' or $12 = 'recreate'))
+                          or exists (select 1 from attempts o where o.token_id = named.id and o.id <> $14) as any
+                   from named where (select in_team($1))),
                unscheduled as (
-                   -- While chains are missing, the job stays and sees to them.
-                   delete from jobs j using named where (select in_team($1)) and j.kind = 'settle' and j.subject = named.id and not exists (
-                       select 1 from chains c, moved where c.token_id = named.id and c.id <> moved.id and (c.state <> 'active' or $12 = 'recreate'))),
+                   delete from jobs j using remaining where j.kind = 'settle' and j.subject = remaining.id and not remaining.any),
+               scheduled as (
+                   insert into jobs (kind, subject, due_at) select 'settle', remaining.id, now() + interval '1 minute'
+                   from remaining where remaining.any
+                   on conflict on constraint jobs_pkey do nothing),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, token_id, token_name, jfrog_token_id,
                                              fingerprint, generation, request_id, address, detail)
@@ -199,7 +215,8 @@ impl Store {
             attempt.kind,
             pair.subject,
             attempt.id,
-            Json(actor) as _
+            Json(actor) as _,
+            attempt.token_id
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -228,8 +245,10 @@ impl Store {
     pub async fn end_attempt(&self, attempt: Attempt, ending: &Ending, actor: &Actor) -> Result<()> {
         let (kind, detail) = ending.error.clone().unzip();
         sqlx::query_scalar!(
-            r#"with mine as (
-                   select token_id, chain_id, spent_generation from attempts where (select in_team($1)) and token_id = $2 and id = $3),
+            r#"with held as (select t.id from tokens t where (select in_team($1)) and t.id = $2 for no key update),
+               mine as (
+                   select a.token_id, a.chain_id, a.spent_generation from attempts a, held
+                   where (select in_team($1)) and a.token_id = held.id and a.id = $3),
                ended as (delete from attempts a using mine where (select in_team($1)) and a.token_id = mine.token_id and a.id = $3 and not $5),
                unscheduled as (
                    -- A chain that is missing keeps its job, due at once.
@@ -273,11 +292,17 @@ impl Store {
     ///
     /// # Errors
     /// Postgres.
-    pub async fn recover_attempt(&self, team: Uuid, token: Uuid) -> Result<Option<String>> {
+    pub async fn recover_attempt(&self, team: Uuid, token: Uuid, sweep_after: Duration) -> Result<Option<String>> {
         Ok(sqlx::query_scalar!(
-            r#"with dead as (
-                   delete from attempts where (select in_team($1)) and token_id = $2 and lease_until <= now()
-                   returning token_id, team_id, chain_id, kind, spent_generation, actor),
+            r#"with held as (select t.id from tokens t where (select in_team($1)) and t.id = $2 for no key update),
+               dead as (
+                   delete from attempts a using held
+                   where (select in_team($1)) and a.token_id = held.id and a.lease_until <= now()
+                   returning a.token_id, a.team_id, a.chain_id, a.kind, a.spent_generation, a.actor),
+               swept as (
+                   -- What it may have left at JFrog is looked for once nobody can commit it any more.
+                   insert into jobs (kind, subject, due_at) select 'sweep', dead.token_id, now() + make_interval(secs => $3) from dead
+                   on conflict on constraint jobs_pkey do update set due_at = greatest(jobs.due_at, excluded.due_at)),
                moved as (
                    update chains c set state = 'uncertain' from dead
                    where (select in_team($1)) and c.id = dead.chain_id and dead.kind = 'rotate' and c.generation = dead.spent_generation
@@ -295,7 +320,8 @@ impl Store {
                    from named, dead)
                select kind from dead"#,
             team,
-            token
+            token,
+            sweep_after.as_secs_f64()
         )
         .fetch_optional(&self.pool)
         .await?)

@@ -17,7 +17,7 @@ pub struct HandOutRule {
     pub raise_max_age: bool,
     /// Seconds it must still have.
     pub min_ttl: i64,
-    /// Obtained by a rotation begun after this; replaces `max_age`.
+    /// When the request arrived, by Postgres' clock: whatever was obtained since is new enough for any `max_age`.
     pub since: Option<OffsetDateTime>,
     /// Whatever its age: nothing newer is to be had now.
     pub any_age: bool,
@@ -76,15 +76,13 @@ impl Store {
                           c.scope, c.refreshed_at, c.expires_at,
                           effective_reuse_for(t.reuse_for, c.refreshed_at, c.expires_at) as reuse_for
                    from tokens t join chains c on c.token_id = t.id
-                   where (select in_team($1)) and t.name = $2 and t.state = 'registered' and c.state = 'active'
+                   where (select in_team($1)) and t.team_id = $1 and t.name = $2 and t.state = 'registered' and c.state = 'active'
                    order by c.refreshed_at desc limit 1),
                judged as (
                    select *, coalesce($4 and $3 < reuse_for, false) as raised,
                           (expires_at is null or expires_at - now() >= make_interval(secs => $5))
-                          and ($7 or case when $6::timestamptz is null
-                              then now() - refreshed_at <= make_interval(secs =>
-                                  case when $4 then greatest(coalesce($3, reuse_for), reuse_for) else coalesce($3, reuse_for) end)
-                              else refreshed_at > $6 end) as handed
+                          and ($7 or coalesce(refreshed_at > $6, false) or now() - refreshed_at <= make_interval(secs =>
+                              case when $4 then greatest(coalesce($3, reuse_for), reuse_for) else coalesce($3, reuse_for) end)) as handed
                    from younger),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, token_id, token_name, jfrog_token_id,

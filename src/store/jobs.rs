@@ -90,14 +90,15 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a job due after `delay`, or at the earlier time it already has.
+    /// Makes a job due after `delay`, or at the earlier time it already has; a sweep at the later: it must not come too soon.
     ///
     /// # Errors
     /// Postgres.
     pub async fn schedule(&self, kind: JobKind, subject: Uuid, delay: Duration) -> Result<()> {
         sqlx::query!(
             "insert into jobs (kind, subject, due_at) values ($1, $2, now() + make_interval(secs => $3))
-             on conflict on constraint jobs_pkey do update set due_at = least(jobs.due_at, excluded.due_at), failures = 0",
+             on conflict on constraint jobs_pkey do update set failures = 0, due_at = case when jobs.kind = 'sweep'
+                 then greatest(jobs.due_at, excluded.due_at) else least(jobs.due_at, excluded.due_at) end",
             kind as JobKind,
             subject,
             delay.as_secs_f64()

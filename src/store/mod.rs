@@ -98,6 +98,8 @@ impl Store {
     pub async fn connect(options: PgConnectOptions, connections: u32) -> Result<Self> {
         let options = options.application_name("token-broker").options([
             ("role", "token_broker_app"),
+            // Callers are answered after a commit: it must be on disk by then, whatever the database's default is.
+            ("synchronous_commit", "on"),
             ("idle_in_transaction_session_timeout", "30s"),
             ("statement_timeout", "15s"),
         ]);
@@ -114,6 +116,15 @@ impl Store {
             })
             .connect_with(options)
             .await?;
+        // A pooler in between may have dropped the options: then nothing would keep the teams apart.
+        let bound = sqlx::query_scalar!(
+            r#"select current_user = 'token_broker_app' and row_security_active('tokens')
+                      and current_setting('synchronous_commit') = 'on' as "bound!""#
+        );
+        if !bound.fetch_one(&pool).await? {
+            let why = "the connection does not take the role token_broker_app: does a pooler drop the start-up options?";
+            return Err(StoreError::Failed(sqlx::Error::Protocol(why.into())));
+        }
         Ok(Self { pool })
     }
 

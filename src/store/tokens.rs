@@ -248,7 +248,7 @@ impl Store {
     /// Postgres.
     pub async fn list_tokens(&self, team: Uuid, patterns: &[String], after: &str, limit: i64) -> Result<Vec<TokenView>> {
         let names = sqlx::query_scalar!(
-            "select name from tokens where (select in_team($1)) and name like any($2) and name > $3 order by name limit $4",
+            "select name from tokens where (select in_team($1)) and team_id = $1 and name like any($2) and name > $3 order by name limit $4",
             team,
             patterns,
             after,
@@ -273,7 +273,7 @@ impl Store {
                       a.id as "attempt_id?", a.chain_id as attempt_chain_id, a.begun_at as "attempt_begun_at?",
                       a.lease_until > now() as attempt_live, a.lease_until as "attempt_lease_until?"
                from tokens t join chains c on c.token_id = t.id left join attempts a on a.token_id = t.id
-               where (select in_team($1)) and (t.name = any($2) or t.id = any($3))
+               where (select in_team($1)) and t.team_id = $1 and (t.name = any($2) or t.id = any($3))
                order by t.name, c.letter"#,
             team,
             names,

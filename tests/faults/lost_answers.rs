@@ -76,6 +76,22 @@ async fn a_lost_create_answer_leaves_a_registration_and_no_orphan() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_died_between_its_last_chain_and_its_completion_is_completed() {
+    let app = TestApp::start().await;
+    app.database
+        .run(
+            "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not now'; end $$;
+             create trigger refuse before update on tokens for each row when (new.state = 'registered') execute function refuse();",
+        )
+        .await;
+    app.register_with("deploy", json!({})).await.expect(500);
+    app.database.run("drop trigger refuse on tokens; update jobs set due_at = now()").await;
+    app.token_until("deploy", "completed", |token| token["status"] == "active" && both_active(token)).await;
+    assert_eq!(app.database.count("select count(*) from tokens where identity_token is not null").await, 0);
+    app.ci.refresh("deploy", json!({})).await.expect(200);
+}
+
 fn both_active(token: &serde_json::Value) -> bool {
     token["chains"].as_array().is_some_and(|chains| chains.len() == 2 && chains.iter().all(|chain| chain["status"] == "active"))
 }
