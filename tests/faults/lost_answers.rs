@@ -22,7 +22,7 @@ async fn a_lost_refresh_answer_costs_no_token_and_no_human() {
         assert!(states.contains(&&json!("uncertain")) && states.contains(&&json!("active")), "{fault:?}: {states:?}");
         assert_eq!(token["last_error"]["kind"], "outcome-unknown", "{fault:?}");
 
-        let healed = app.token_until("deploy", "healed", |token| both_active(token)).await;
+        let healed = app.token_until("deploy", "healed", both_active).await;
         assert_eq!(healed["last_error"], json!(null), "{fault:?}");
         assert!(app.simulator.is_alive(before.access_token()), "{fault:?}: the running job goes on");
         let rotated = app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);

@@ -7,7 +7,7 @@ use crate::app::{TestApp, process::Replica, settings, some_master_key};
 
 async fn refusal(app: &TestApp, master_keys: &str, journal: &tempfile::TempDir) -> String {
     let started = serve::start(settings(&app.database, &app.simulator, journal, master_keys), None).await;
-    format!("{:#}", started.err().expect("it must not start"))
+    format!("{:#}", started.expect_err("it must not start"))
 }
 
 #[tokio::test]
