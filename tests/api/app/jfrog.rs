@@ -24,6 +24,17 @@ impl TestApp {
         self.once(fault, route);
     }
 
+    /// How often JFrog was asked for a pair. Whether a token still lives is asked in the background too, and costs nothing.
+    pub fn asked_for_pairs(&self) -> usize {
+        let counters = self.simulator.counters();
+        [Route::Create, Route::Refresh].iter().filter_map(|route| counters.get(route)).map(|counter| counter.calls).sum()
+    }
+
+    /// Nothing is rotated unasked: for tests in which a short life passes.
+    pub async fn no_keep_alive(&self) {
+        self.database.run("delete from jobs where kind = 'keep-alive'").await;
+    }
+
     /// A refreshable pair that a person made by hand.
     pub async fn pair_made_by_hand(&self, user: &str) -> Value {
         let identity = self.simulator.add_user(user, false);
