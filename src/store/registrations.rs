@@ -125,7 +125,7 @@ impl Store {
                    delete from jobs using done where (select in_team($1)) and kind = 'settle' and subject = done.id
                    and not exists (select 1 from chains c where c.token_id = done.id and c.state <> 'active')),
                kept_alive as (
-                   insert into jobs (kind, subject, due_at) select 'keep-alive', done.id, now() from done
+                   insert into jobs (kind, subject, due_at) select 'keep-alive', done.id, now() + interval '1 minute' from done
                    on conflict on constraint jobs_pkey do nothing)
                insert into audit_events (team_id, actor, recognised_by, action, outcome, token_id, token_name, generation,
                                          request_id, address)
