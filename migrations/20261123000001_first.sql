@@ -185,6 +185,7 @@ create table chains (
     letter text not null constraint chains_letter check (letter in ('a', 'b')),
     state text not null constraint chains_state check (state in ('active', 'uncertain', 'lost')),
     generation bigint not null default 0,
+    resent boolean not null default false,
     access_token bytea,
     refresh_token bytea,
     reference_token bytea,
@@ -204,6 +205,7 @@ comment on column chains.team_id is 'whose';
 comment on column chains.letter is 'a or b; in the marker at JFrog';
 comment on column chains.state is 'lost also means: not made yet';
 comment on column chains.generation is 'counts this chain''s pairs, from 1; 0: none yet. In the associated data, so an old pair put back does not open';
+comment on column chains.resent is 'uncertain, and its refresh token was sent once more to find out: never again';
 comment on column chains.access_token is 'sealed';
 comment on column chains.refresh_token is 'sealed; single-use, leaves this service towards JFrog only';
 comment on column chains.reference_token is 'sealed; null where none was asked for';
@@ -218,7 +220,7 @@ create table attempts (
     id uuid not null constraint attempts_id_key unique,
     team_id uuid not null constraint attempts_team_fkey references teams,
     chain_id uuid constraint attempts_chain_fkey references chains on delete cascade,
-    kind text not null constraint attempts_kind check (kind in ('create', 'rotate', 'heal', 'recreate', 'delete', 'sweep')),
+    kind text not null constraint attempts_kind check (kind in ('create', 'rotate', 'heal', 'settle', 'recreate', 'delete', 'sweep')),
     spent_generation bigint not null,
     begun_at timestamptz not null default now(),
     lease_until timestamptz not null,

@@ -24,7 +24,7 @@ pub(super) type Flight = watch::Receiver<Option<Advance>>;
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// After a 401, a token's chains are left alone for so long.
-const AFTER_UNAUTHENTICATED: Duration = Duration::from_secs(300);
+pub(super) const AFTER_UNAUTHENTICATED: Duration = Duration::from_secs(300);
 
 /// What became of trying to move a token on.
 #[derive(Clone, Debug)]
@@ -200,6 +200,7 @@ fn after_heal_or_rotate(ended: Ended) -> Option<Advance> {
 }
 
 fn hopeless(view: &TokenView) -> Advance {
+    // Settling has not concluded yet.
     if view.chains.iter().any(|chain| chain.state == ChainState::Uncertain) {
         return Advance::Uncertain;
     }

@@ -33,7 +33,7 @@ pub(super) enum Call {
 pub(super) struct Plan<'a> {
     pub view: &'a TokenView,
     pub chain: &'a ChainRow,
-    /// `create`, `rotate`, `heal` or `recreate`.
+    /// `create`, `rotate`, `heal`, `settle` or `recreate`.
     pub kind: &'static str,
     pub call: Call,
     /// Tried in turn, the next only after a definite 401.
@@ -230,9 +230,10 @@ impl Broker {
         actor: &Actor,
     ) -> Result<Ended, BrokerError> {
         let detail = "JFrog's answer holds no refresh token".to_owned();
-        if attempt.kind == "rotate" {
+        if spends(&attempt.kind) {
             set_aside(entry).await;
-            self.end(attempt, unknown("rotate", detail.clone()), actor).await;
+            let ending = unknown(&attempt.kind, detail.clone());
+            self.end(attempt, ending, actor).await;
             return Ok(Ended::Unknown(detail));
         }
         self.revoke_with_itself(view, pair).await;
@@ -267,7 +268,8 @@ impl Broker {
         tracing::info!(?revoked, jfrog_token_id = id, "gave back a pair that is not needed");
     }
 
-    async fn vitality(&self, view: &TokenView, chain: &ChainRow) -> Vitality {
+    /// Whether JFrog knows the chain's access token.
+    pub(super) async fn vitality(&self, view: &TokenView, chain: &ChainRow) -> Vitality {
         let Some(instance) = self.jfrog.instance(Some(&view.instance)) else { return Vitality::Unknown };
         match self.open_access(view, chain).await {
             Ok(token) => self.jfrog.me(instance, &Bearer::Access(token)).await,
@@ -332,11 +334,16 @@ pub(super) fn unknown_instance(view: &TokenView) -> BrokerError {
     BrokerError::UnknownInstance(view.instance.clone())
 }
 
+/// Whether this kind of attempt sends a refresh token.
+fn spends(kind: &str) -> bool {
+    matches!(kind, "rotate" | "settle")
+}
+
 fn rejected(kind: &str, rejection: &Rejection) -> Ending {
     let detail = format!("JFrog answered {}: {}", rejection.status, rejection.message);
     let (chain_state, word) = match rejection.reason {
         // It was spent, or revoked: this chain will never rotate again. Everything else leaves it as it was.
-        Reason::RefreshTokenUnknown if kind == "rotate" => (Some(ChainState::Lost), "refresh-token-unknown"),
+        Reason::RefreshTokenUnknown if spends(kind) => (Some(ChainState::Lost), "refresh-token-unknown"),
         Reason::RefreshTokenUnknown | Reason::BadRequest => (None, "jfrog-refused"),
         // Another's token was refused, not ours: it locks nobody out of the chains.
         Reason::Unauthenticated if matches!(kind, "create" | "recreate") => (None, "identity-token-rejected"),
@@ -344,13 +351,13 @@ fn rejected(kind: &str, rejection: &Rejection) -> Ending {
         Reason::Forbidden => (None, "jfrog-forbidden"),
         Reason::RateLimited => (None, "jfrog-rate-limited"),
     };
-    let refused_to_make = kind != "rotate" && rejection.reason != Reason::RateLimited;
+    let refused_to_make = !spends(kind) && rejection.reason != Reason::RateLimited;
     Ending { chain_state, error: Some((word, detail)), keep_lease: false, no_heal_for: refused_to_make.then_some(NO_HEAL_FOR) }
 }
 
 fn unknown(kind: &str, detail: String) -> Ending {
     // The request may still be running at JFrog: nobody touches the token before the lease is over.
-    let chain_state = (kind == "rotate").then_some(ChainState::Uncertain);
+    let chain_state = spends(kind).then_some(ChainState::Uncertain);
     Ending { chain_state, error: Some(("outcome-unknown", detail)), keep_lease: true, no_heal_for: None }
 }
 

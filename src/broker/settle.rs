@@ -4,9 +4,15 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Broker, BrokerError, create::Built, rotate::Ended};
+use super::{
+    Broker, BrokerError,
+    create::Built,
+    join::AFTER_UNAUTHENTICATED,
+    rotate::{Call, Ended, Plan},
+};
 use crate::{
     actor::Actor,
+    jfrog::{Bearer, Reason, Vitality},
     store::{ChainState, TokenState, TokenView},
 };
 
@@ -50,9 +56,7 @@ impl Broker {
     async fn mend(&self, view: &TokenView, actor: &Actor) -> Result<Settled, BrokerError> {
         let Some(missing) = view.missing() else { return Ok(Settled::Done) };
         if view.active().next().is_none() {
-            tracing::warn!(token = view.name, "no chain of the token works");
-            let uncertain = view.chains.iter().any(|chain| chain.state == ChainState::Uncertain);
-            return Ok(if uncertain { Settled::Later(Duration::from_secs(600)) } else { Settled::Done });
+            return self.last_resorts(view, actor).await;
         }
         if view.heal_refused {
             return Ok(Settled::Later(Duration::from_secs(600)));
@@ -61,6 +65,47 @@ impl Broker {
             Ended::Committed => Settled::Done,
             _ => Settled::Later(self.timing.lease),
         })
+    }
+
+    /// (b) to (d): no chain is known to work.
+    async fn last_resorts(&self, view: &TokenView, actor: &Actor) -> Result<Settled, BrokerError> {
+        // (b) The old refresh token once more, and never again once it may have reached JFrog: JFrog's answer tells whether it was
+        // spent, and if not, it is now, with the answer in hand.
+        if let Some(chain) = view.chains.iter().find(|chain| chain.state == ChainState::Uncertain && !chain.resent) {
+            let bearers = vec![Bearer::Access(self.open_access(view, chain).await?)];
+            let call = Call::Refresh(self.open_refresh(view, chain).await?);
+            let plan = Plan { view, chain, kind: "settle", call, bearers, respect_rotatable_at: false };
+            return Ok(Settled::Later(match self.obtain(plan, actor).await? {
+                Ended::Committed | Ended::Superseded => Duration::ZERO,
+                Ended::Rejected(rejection) if rejection.reason == Reason::RefreshTokenUnknown => Duration::ZERO,
+                Ended::Rejected(rejection) if rejection.reason == Reason::Unauthenticated => AFTER_UNAUTHENTICATED,
+                _ => self.timing.lease,
+            }));
+        }
+        // (c) An old access token that JFrog still knows makes a new chain.
+        let mut undecided = false;
+        for chain in view.chains.iter().filter(|chain| chain.access_token.is_some()) {
+            match self.vitality(view, chain).await {
+                Vitality::Alive => {
+                    let bearers = vec![Bearer::Access(self.open_access(view, chain).await?)];
+                    let ended = self.make_chain_with(bearers, view, chain, "heal", actor).await?;
+                    let healed = matches!(ended, Ended::Committed);
+                    return Ok(Settled::Later(if healed { Duration::ZERO } else { self.timing.lease }));
+                }
+                // Unreachable, 403, 5xx: never conclude.
+                Vitality::Unknown => undecided = true,
+                Vitality::Dead => {}
+            }
+        }
+        if undecided {
+            return Ok(Settled::Later(AFTER_UNAUTHENTICATED));
+        }
+        // (d) Only a person can help.
+        let why = "JFrog knows neither the refresh tokens nor the access tokens of this token any more: an answer was lost, or the \
+                   tokens or their user were revoked at JFrog";
+        tracing::error!(token = view.name, "the token is lost: it needs to be recreated");
+        self.store.declare_lost(view.team_id, view.id, why).await?;
+        Ok(Settled::Done)
     }
 
     /// When what an attempt may have left at JFrog can be looked for: nobody can commit it any more, and nobody holds it still.

@@ -20,7 +20,7 @@ pub struct NewAttempt {
     pub token_id: Uuid,
     /// Which chain.
     pub chain_id: Uuid,
-    /// `create`, `rotate`, `heal`, `recreate`, `delete` or `sweep`.
+    /// `create`, `rotate`, `heal`, `settle`, `recreate`, `delete` or `sweep`.
     pub kind: &'static str,
     /// The chain's generation as it was seen.
     pub seen_generation: i64,
@@ -112,6 +112,7 @@ impl Store {
                      and (t.state <> 'revoked' or $7 in ('delete', 'sweep'))
                      -- An uncertain chain's refresh token may be spent: only settling sends it again.
                      and (c.state = 'active' or $7 <> 'rotate')
+                     and (c.state = 'uncertain' and not c.resent or $7 <> 'settle')
                    for no key update of t, c),
                begun as (
                    insert into attempts (token_id, id, team_id, chain_id, kind, spent_generation, lease_until, replica, actor)
@@ -119,7 +120,10 @@ impl Store {
                           now() + make_interval(secs => $8), $9, $10
                    from locked
                    on conflict on constraint attempts_pkey do nothing
-                   returning token_id, begun_at, lease_until),
+                   returning token_id, chain_id, begun_at, lease_until),
+               resent as (
+                   update chains c set resent = true from begun
+                   where (select in_team($1)) and c.id = begun.chain_id and $7 = 'settle'),
                scheduled as (
                    insert into jobs (kind, subject, due_at) select 'settle', begun.token_id, begun.lease_until from begun
                    on conflict on constraint jobs_pkey do update set due_at = excluded.due_at, failures = 0)
@@ -159,7 +163,7 @@ impl Store {
                    -- Every statement that changes an attempt takes the token's row first: no two can wait for each other.
                    select t.id from tokens t where (select in_team($1)) and t.id = $16 for no key update),
                moved as (
-                   update chains set state = 'active', generation = chains.generation + 1, access_token = $4, refresh_token = $5,
+                   update chains set state = 'active', resent = false, generation = chains.generation + 1, access_token = $4, refresh_token = $5,
                           reference_token = $6, jfrog_token_id = $7, fingerprint = $8, scope = coalesce($9, chains.scope),
                           refreshed_at = $10::timestamptz, expires_at = $10::timestamptz + make_interval(secs => $11)
                    from held
@@ -255,8 +259,9 @@ impl Store {
                    update jobs j set due_at = case when $4::text is null then j.due_at else now() end
                    from mine where j.kind = 'settle' and j.subject = mine.token_id and not $5),
                moved as (
-                   update chains c set state = $4 from mine
-                   where (select in_team($1)) and c.id = mine.chain_id and c.generation = mine.spent_generation and $4::text is not null),
+                   -- What was definitely not spent may be sent again.
+                   update chains c set state = coalesce($4, c.state), resent = c.resent and $5 from mine
+                   where (select in_team($1)) and c.id = mine.chain_id and c.generation = mine.spent_generation),
                named as (
                    update tokens t set
                           last_error_at = case when $6::text is null then t.last_error_at else now() end,
@@ -325,5 +330,35 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?)
+    }
+
+    /// No chain works and none can be made: from now on a person is needed.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn declare_lost(&self, team: Uuid, token: Uuid, detail: &str) -> Result<()> {
+        sqlx::query_scalar!(
+            r#"with held as (
+                   select t.id, t.team_id, t.name, t.generation from tokens t
+                   where (select in_team($1)) and t.id = $2
+                     and not exists (select 1 from chains c where c.token_id = t.id and c.state = 'active')
+                     and not exists (select 1 from attempts a where a.token_id = t.id)
+                   for no key update),
+               moved as (
+                   update chains c set state = 'lost' from held where (select in_team($1)) and c.token_id = held.id),
+               named as (
+                   update tokens t set last_error_at = now(), last_error_kind = 'lost', last_error_detail = $3
+                   from held where (select in_team($1)) and t.id = held.id),
+               audited as (
+                   insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name, generation)
+                   select held.team_id, 'system', '{}', 'token.lost', 'failed', $3, held.id, held.name, held.generation from held)
+               select pg_notify('token_broker', held.id::text)::text from held"#,
+            team,
+            token,
+            detail
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(())
     }
 }

@@ -120,6 +120,8 @@ pub struct ChainRow {
     pub state: ChainState,
     /// Its pairs so far.
     pub generation: i64,
+    /// Uncertain, and its refresh token was sent once more already.
+    pub resent: bool,
     /// Sealed.
     pub access_token: Option<Sealed>,
     /// Sealed.
@@ -211,6 +213,7 @@ struct Row {
     letter: Letter,
     chain_state: ChainState,
     chain_generation: i64,
+    resent: bool,
     access_token: Option<Vec<u8>>,
     refresh_token: Option<Vec<u8>>,
     jfrog_token_id: Option<String>,
@@ -268,7 +271,7 @@ impl Store {
                       case when t.identity_token_until > now() then t.identity_token end as identity_token, t.request_sha256,
                       t.last_error_at, t.last_error_kind, t.last_error_detail, t.created_at, t.created_by, now() as "now!",
                       c.id as chain_id, c.letter as "letter: Letter", c.state as "chain_state: ChainState",
-                      c.generation as chain_generation, c.access_token, c.refresh_token, c.jfrog_token_id,
+                      c.generation as chain_generation, c.resent, c.access_token, c.refresh_token, c.jfrog_token_id,
                       c.fingerprint, c.scope as chain_scope, c.refreshed_at, c.expires_at,
                       a.id as "attempt_id?", a.chain_id as attempt_chain_id, a.begun_at as "attempt_begun_at?",
                       a.lease_until > now() as attempt_live, a.lease_until as "attempt_lease_until?"
@@ -299,6 +302,7 @@ impl Row {
             letter: self.letter,
             state: self.chain_state,
             generation: self.chain_generation,
+            resent: self.resent,
             access_token: self.access_token.clone().map(Sealed::from_bytes),
             refresh_token: self.refresh_token.clone().map(Sealed::from_bytes),
             jfrog_token_id: self.jfrog_token_id.clone(),

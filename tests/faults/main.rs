@@ -8,5 +8,6 @@ mod killed;
 mod lost_answers;
 mod old_token;
 mod secrecy;
+mod settle;
 mod stampede;
 mod start_up;
