@@ -12,6 +12,7 @@ mod marker;
 mod platform;
 mod recreate;
 mod refresh;
+mod rejected;
 mod replay;
 mod rotate;
 mod settle;
@@ -25,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use moka::future::Cache;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -43,6 +45,9 @@ use crate::{
     journal::Journal,
     store::{Signals, Store},
 };
+
+/// JFrog is not asked more often whether a token that callers say is refused is dead.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Times the flows keep to.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +80,8 @@ pub struct Parts {
     /// Attempts of this process whose journal entry is still being written: replay leaves them alone.
     in_hand: Mutex<HashSet<Uuid>>,
     signals: broadcast::Sender<Signals>,
+    /// Tokens whose current access token JFrog was asked about lately.
+    looked_into: Cache<Uuid, ()>,
     /// Jobs that may run at once.
     job_room: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -104,6 +111,7 @@ impl Broker {
             joins: Mutex::default(),
             in_hand: Mutex::default(),
             signals: broadcast::channel(1024).0,
+            looked_into: Cache::builder().max_capacity(10_000).time_to_live(LOOK_AGAIN).build(),
             job_room: Arc::new(Semaphore::new(worker::JOBS_AT_ONCE)),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -27,6 +27,8 @@ pub struct Ask {
     pub min_ttl: i64,
     /// How long to wait for a rotation.
     pub wait: Duration,
+    /// JFrog's id of a token that JFrog refuses.
+    pub rejected_token_id: Option<String>,
 }
 
 /// What a caller should know about the token it was handed.
@@ -108,6 +110,9 @@ impl Broker {
         actor: &Actor,
     ) -> Result<HandedOut, RefreshError> {
         caller.authorise(Action::Refresh, team, Some(name)).map_err(BrokerError::from)?;
+        if let Some(rejected) = &ask.rejected_token_id {
+            self.look_into(team, name, rejected, actor).await?;
+        }
         let ci = caller.grant().role == Role::Ci;
         let deadline = Instant::now() + ask.wait;
         let mut rule = HandOutRule { max_age: ask.max_age, raise_max_age: ci, min_ttl: ask.min_ttl, since: None, any_age: false };

@@ -42,6 +42,10 @@ pub(in crate::api) struct RefreshToken {
     /// Seconds to wait for a rotation; absent: 15.
     #[schema(example = 15)]
     wait: Option<i64>,
+    /// "JFrog refuses the token you gave me": its `token_id`. If it is the current one, JFrog is asked; if it is dead, another one is
+    /// handed out.
+    #[schema(nullable = false)]
+    rejected_token_id: Option<String>,
 }
 
 /// A token handed out. Flat, so that a webhook-style secret fetcher can use it as is.
@@ -106,10 +110,16 @@ pub(in crate::api) async fn refresh_token(
     Validation::default()
         .seconds("max_age", asked.max_age, 0..=FOREVER)
         .seconds("min_ttl", asked.min_ttl, 0..=FOREVER)
+        .check(
+            "rejected_token_id",
+            asked.rejected_token_id.as_ref().is_none_or(|id| (1..=255).contains(&id.len())),
+            "must be a token_id",
+        )
         .seconds("wait", asked.wait, 0..=LONGEST_WAIT)
         .done()?;
     let wait = Duration::from_secs(asked.wait.unwrap_or(15).unsigned_abs());
-    let ask = Ask { max_age: asked.max_age, min_ttl: asked.min_ttl.unwrap_or(60), wait };
+    let ask =
+        Ask { max_age: asked.max_age, min_ttl: asked.min_ttl.unwrap_or(60), wait, rejected_token_id: asked.rejected_token_id };
     let handed = state.broker.refresh(&who.caller, &team, &name, &ask, &who.actor).await?;
     if headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/plain")) {
         return Ok(handed.access_token.expose().to_owned().into_response());

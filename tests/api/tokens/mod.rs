@@ -9,4 +9,5 @@ mod read;
 mod recreate;
 mod refresh;
 mod refresh_troubled;
+mod rejected;
 mod update;
