@@ -1,10 +1,15 @@
 //! JFrog's access token API over the wire (facts and their sources: JFROG.md), and what each answer means.
 
+mod breaker;
 mod outcome;
 mod wire;
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use breaker::{Breaker, Health};
 use reqwest::{Method, header};
 use zeroize::Zeroizing;
 
@@ -51,6 +56,7 @@ impl Bearer {
 pub struct Jfrog {
     instances: Vec<Instance>,
     client: reqwest::Client,
+    breaker: Arc<Breaker>,
 }
 
 impl Jfrog {
@@ -59,7 +65,7 @@ impl Jfrog {
     /// # Errors
     /// The route's CA or proxy cannot be read.
     pub fn new(instances: Vec<Instance>, route: &outbound::Route, timeout: Duration) -> anyhow::Result<Self> {
-        Ok(Self { instances, client: outbound::client(route, timeout)? })
+        Ok(Self { instances, client: outbound::client(route, timeout)?, breaker: Arc::default() })
     }
 
     /// The instance of this name, or the first for `None`.
@@ -142,6 +148,23 @@ impl Jfrog {
         bearer: &Bearer,
         form: Option<&[(&str, String)]>,
     ) -> Result<Answer, SendError> {
+        if let Err(wait) = self.breaker.admit(&instance.name, Instant::now()) {
+            let text = format!("JFrog is left alone for {} s more", wait.as_secs().max(1));
+            return Err(SendError { certainly_not_sent: true, text });
+        }
+        let sent = self.send_now(instance, method, path, bearer, form).await;
+        self.breaker.record(&instance.name, health(&sent), Instant::now());
+        sent
+    }
+
+    async fn send_now(
+        &self,
+        instance: &Instance,
+        method: Method,
+        path: &str,
+        bearer: &Bearer,
+        form: Option<&[(&str, String)]>,
+    ) -> Result<Answer, SendError> {
         let mut request = self
             .client
             .request(method, format!("{}{path}", instance.url))
@@ -163,6 +186,17 @@ impl Jfrog {
             }
         }
         Ok(Answer { status, retry_after, body })
+    }
+}
+
+fn health(sent: &Result<Answer, SendError>) -> Health {
+    match sent {
+        Ok(answer) if answer.status == 429 => {
+            let wait = answer.retry_after.as_deref().and_then(outcome::parse_retry_after);
+            wait.map_or(Health::Answered, Health::Asked)
+        }
+        Ok(answer) if answer.status < 500 => Health::Answered,
+        Ok(_) | Err(_) => Health::Failed,
     }
 }
 
