@@ -15,6 +15,7 @@ mod refresh;
 mod rejected;
 mod replay;
 mod rotate;
+mod sealing;
 mod settle;
 mod sweep;
 mod tokens;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Broker, BrokerError, blocking,
-    rotate::{entry_column, entry_place},
+    sealing::{entry_column, entry_place},
 };
 use crate::{
     actor::Actor,

@@ -8,14 +8,17 @@ use metrics::counter;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Broker, BrokerError, Parts, blocking};
+use super::{
+    Broker, BrokerError, Parts, blocking,
+    sealing::{entry_column, entry_place, seal_pair},
+};
 use crate::{
     actor::Actor,
-    crypto::{self, Key, Place},
+    crypto::Key,
     jfrog::{Bearer, CreateRequest, Outcome, Pair, Reason, Rejection, Vitality, parse_pair},
     journal::{Header, Prepared},
-    secret::{AccessToken, RefreshToken},
-    store::{Attempt, ChainRow, ChainState, Committed, Ending, NewAttempt, NewPair, StoreError, TokenView},
+    secret::RefreshToken,
+    store::{Attempt, ChainRow, ChainState, Committed, Ending, NewAttempt, StoreError, TokenView},
 };
 
 /// After a definite refusal to make a missing chain, the token lives on the other alone for so long.
@@ -283,51 +286,6 @@ impl Broker {
             tracing::warn!(%error, "an attempt could not be ended; its lease runs out");
         }
     }
-}
-
-impl Parts {
-    /// The chain's access token, opened.
-    pub(super) async fn open_access(&self, view: &TokenView, chain: &ChainRow) -> Result<AccessToken, BrokerError> {
-        let sealed = chain.access_token.as_ref().ok_or_else(|| BrokerError::NotFound("access token".into()))?;
-        let place = Place { table: "chains", row: chain.id, column: "access_token", generation: chain.generation };
-        let open = self.keys.open_sealed(&self.store, view.team_id, place, sealed).await?;
-        Ok(AccessToken::new(open.as_str()))
-    }
-
-    /// The chain's refresh token, opened.
-    pub(super) async fn open_refresh(&self, view: &TokenView, chain: &ChainRow) -> Result<RefreshToken, BrokerError> {
-        let sealed = chain.refresh_token.as_ref().ok_or_else(|| BrokerError::NotFound("refresh token".into()))?;
-        let place = Place { table: "chains", row: chain.id, column: "refresh_token", generation: chain.generation };
-        let open = self.keys.open_sealed(&self.store, view.team_id, place, sealed).await?;
-        Ok(RefreshToken::new(open.as_str()))
-    }
-}
-
-fn seal_pair(attempt: &Attempt, pair: &Pair, key: &Key) -> Result<NewPair, BrokerError> {
-    let generation = attempt.spent_generation + 1;
-    let seal =
-        |column, text: &str| key.seal(Place { table: "chains", row: attempt.chain_id, column, generation }, text.as_bytes());
-    let refresh_token = pair.refresh_token.as_ref().ok_or_else(|| BrokerError::NotFound("refresh token".into()))?;
-    Ok(NewPair {
-        access_token: seal("access_token", pair.access_token.expose()),
-        refresh_token: seal("refresh_token", refresh_token.expose()),
-        reference_token: pair.reference_token.as_ref().map(|token| seal("reference_token", token.expose())),
-        jfrog_token_id: pair.token_id.clone(),
-        fingerprint: crypto::fingerprint(pair.access_token.expose()),
-        scope: pair.scope.clone(),
-        subject: pair.subject.clone(),
-        expires_in: pair.expires_in,
-    })
-}
-
-/// The place of a journal entry's body: with everything of its clear header that decides where the pair goes.
-pub(super) fn entry_place<'a>(attempt: &Attempt, column: &'a str) -> Place<'a> {
-    Place { table: "journal", row: attempt.id, column, generation: attempt.spent_generation }
-}
-
-/// The column of [`entry_place`].
-pub(super) fn entry_column(attempt: &Attempt) -> String {
-    format!("{}:{}:{}:{}", attempt.team_id, attempt.token_id, attempt.chain_id, attempt.kind)
 }
 
 pub(super) fn unknown_instance(view: &TokenView) -> BrokerError {

@@ -24,17 +24,6 @@ struct Circuit {
     closed_again_at: Option<Instant>,
 }
 
-/// What a call showed of JFrog's health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Health {
-    /// It answered, whatever it said.
-    Answered,
-    /// Unreachable, no answer, 5xx.
-    Failed,
-    /// It asks to be left alone for so long.
-    Asked(Duration),
-}
-
 impl Breaker {
     /// Whether a call may be sent now; else how long to wait. Whoever is let through after a pause is the probe: the others wait on.
     pub(super) fn admit(&self, instance: &str, now: Instant) -> Result<(), Duration> {
@@ -50,20 +39,18 @@ impl Breaker {
         }
     }
 
-    /// Takes down what a call showed.
-    pub(super) fn record(&self, instance: &str, health: Health, now: Instant) {
+    /// Takes down whether JFrog answered (whatever it said), or was unreachable, silent, or said 5xx.
+    pub(super) fn record(&self, instance: &str, answered: bool, now: Instant) {
         let mut circuits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // As many circuits as configured instances.
         let circuit = circuits.entry(instance.to_owned()).or_default();
-        match health {
-            Health::Answered => *circuit = Circuit::default(),
-            Health::Asked(wait) => circuit.closed_again_at = Some(now + wait),
-            Health::Failed => {
-                circuit.failures = circuit.failures.saturating_add(1);
-                if circuit.failures >= PATIENCE {
-                    circuit.closed_again_at = Some(now + pause(circuit.failures));
-                }
-            }
+        if answered {
+            *circuit = Circuit::default();
+            return;
+        }
+        circuit.failures = circuit.failures.saturating_add(1);
+        if circuit.failures >= PATIENCE {
+            circuit.closed_again_at = Some(now + pause(circuit.failures));
         }
     }
 }
@@ -86,29 +73,26 @@ mod tests {
         let (breaker, start) = (Breaker::default(), Instant::now());
         for _ in 0..PATIENCE {
             assert_eq!(breaker.admit("main", start), Ok(()));
-            breaker.record("main", Health::Failed, start);
+            breaker.record("main", false, start);
         }
         assert_eq!(breaker.admit("main", start), Err(seconds(2)));
         assert_eq!(breaker.admit("eu", start), Ok(()), "another instance is another circuit");
         assert_eq!(breaker.admit("main", start + seconds(2)), Ok(()), "the probe");
         assert_eq!(breaker.admit("main", start + seconds(2)), Err(seconds(2)), "one at a time");
-        breaker.record("main", Health::Failed, start + seconds(2));
+        breaker.record("main", false, start + seconds(2));
         assert_eq!(breaker.admit("main", start + seconds(3)), Err(seconds(3)), "the pause grows");
-        breaker.record("main", Health::Answered, start + seconds(6));
+        breaker.record("main", true, start + seconds(6));
         assert_eq!(breaker.admit("main", start + seconds(6)), Ok(()));
     }
 
     #[test]
-    fn a_failure_between_answers_opens_nothing_and_a_wish_is_granted() {
+    fn a_failure_between_answers_opens_nothing() {
         let (breaker, start) = (Breaker::default(), Instant::now());
         for _ in 0..20 {
-            breaker.record("main", Health::Failed, start);
-            breaker.record("main", Health::Answered, start);
+            breaker.record("main", false, start);
+            breaker.record("main", true, start);
         }
         assert_eq!(breaker.admit("main", start), Ok(()));
-        breaker.record("main", Health::Asked(seconds(30)), start);
-        assert_eq!(breaker.admit("main", start + seconds(10)), Err(seconds(20)));
-        assert_eq!(breaker.admit("main", start + seconds(30)), Ok(()));
     }
 
     #[test]

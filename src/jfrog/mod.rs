@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use breaker::{Breaker, Health};
+use breaker::Breaker;
 use reqwest::{Method, header};
 use zeroize::Zeroizing;
 
@@ -133,7 +133,13 @@ impl Jfrog {
     }
 
     async fn post_token(&self, instance: &Instance, bearer: &Bearer, form: &[(&str, String)], secrets: &[&str]) -> Outcome {
-        match self.send(instance, Method::POST, "/access/api/v1/tokens", bearer, Some(form)).await {
+        // Only calls that make pairs wait: what revokes and asks must go on, and there are few of them.
+        if let Err(wait) = self.breaker.admit(&instance.name, Instant::now()) {
+            return Outcome::NotSent(format!("JFrog is left alone for {} s more after failures in a row", wait.as_secs().max(1)));
+        }
+        let sent = self.send(instance, Method::POST, "/access/api/v1/tokens", bearer, Some(form)).await;
+        self.breaker.record(&instance.name, sent.as_ref().is_ok_and(|answer| answer.status < 500), Instant::now());
+        match sent {
             Ok(answer) => outcome::classify(answer.status, answer.retry_after.as_deref(), answer.body, secrets),
             Err(error) if error.certainly_not_sent => Outcome::NotSent(error.text),
             Err(error) => Outcome::Unknown(error.text),
@@ -141,23 +147,6 @@ impl Jfrog {
     }
 
     async fn send(
-        &self,
-        instance: &Instance,
-        method: Method,
-        path: &str,
-        bearer: &Bearer,
-        form: Option<&[(&str, String)]>,
-    ) -> Result<Answer, SendError> {
-        if let Err(wait) = self.breaker.admit(&instance.name, Instant::now()) {
-            let text = format!("JFrog is left alone for {} s more", wait.as_secs().max(1));
-            return Err(SendError { certainly_not_sent: true, text });
-        }
-        let sent = self.send_now(instance, method, path, bearer, form).await;
-        self.breaker.record(&instance.name, health(&sent), Instant::now());
-        sent
-    }
-
-    async fn send_now(
         &self,
         instance: &Instance,
         method: Method,
@@ -186,17 +175,6 @@ impl Jfrog {
             }
         }
         Ok(Answer { status, retry_after, body })
-    }
-}
-
-fn health(sent: &Result<Answer, SendError>) -> Health {
-    match sent {
-        Ok(answer) if answer.status == 429 => {
-            let wait = answer.retry_after.as_deref().and_then(outcome::parse_retry_after);
-            wait.map_or(Health::Answered, Health::Asked)
-        }
-        Ok(answer) if answer.status < 500 => Health::Answered,
-        Ok(_) | Err(_) => Health::Failed,
     }
 }
 

@@ -146,7 +146,7 @@ fn has_code(body: &[u8], code: &str) -> bool {
 }
 
 /// Seconds, or a date of HTTP. At most an hour: a JFrog that asks for more is asked again anyway.
-pub(super) fn parse_retry_after(text: &str) -> Option<Duration> {
+fn parse_retry_after(text: &str) -> Option<Duration> {
     let seconds = match text.trim().parse::<u64>() {
         Ok(seconds) => seconds,
         Err(_) => {

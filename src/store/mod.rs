@@ -64,8 +64,14 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => match database.code().as_deref() {
                 Some("23505") => Self::Taken(database.constraint().unwrap_or_default().to_owned()),
                 Some("23503") => Self::InUse(database.constraint().unwrap_or_default().to_owned()),
-                // Connection exceptions, insufficient resources, operator intervention, system errors, read-only.
-                Some(code) if ["08", "53", "57", "58"].contains(&&code[..2]) || code == "25006" => Self::Unavailable(error),
+                // Connection exceptions, insufficient resources, operator intervention, system errors, read-only; a server that
+                // lets nobody in (28, 3D, 55000); serialization failures, deadlocks and lock time-outs, over when tried again.
+                Some(code)
+                    if ["08", "28", "3D", "40", "53", "57", "58"].contains(&code.get(..2).unwrap_or_default())
+                        || ["25006", "55000", "55P03"].contains(&code) =>
+                {
+                    Self::Unavailable(error)
+                }
                 _ => Self::Failed(error),
             },
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {

@@ -39,7 +39,6 @@ async fn jfrogs_absence_makes_nothing_unready() {
 }
 
 #[tokio::test]
-#[ignore = "bug: SQLSTATE 55000, the refusal of a new connection, is a 500 and not a 503 database-unavailable"]
 async fn a_database_that_is_away_makes_it_unready_not_dead() {
     let app = TestApp::start().await;
     app.database.take_away().await;

@@ -44,7 +44,7 @@ pub(in crate::api) struct RefreshToken {
     wait: Option<i64>,
     /// "JFrog refuses the token you gave me": its `token_id`. If it is the current one, JFrog is asked; if it is dead, another one is
     /// handed out.
-    #[schema(nullable = false)]
+    #[schema(nullable = false, example = "5f1c6c0e-2d6f-4e0e-9a6e-0f3f9d0c7b11")]
     rejected_token_id: Option<String>,
 }
 

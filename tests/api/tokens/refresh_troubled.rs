@@ -195,7 +195,6 @@ async fn a_rotation_that_jfrog_answers_without_a_refresh_token_is_not_trusted() 
 }
 
 #[tokio::test]
-#[ignore = "bug: SQLSTATE 55000, the refusal of a new connection, is a 500 and not a 503 database-unavailable"]
 async fn without_postgres_nothing_is_handed_out_and_nothing_spent() {
     let app = TestApp::start().await;
     app.register("deploy").await;
