@@ -194,6 +194,9 @@ create table chains (
     scope text,
     refreshed_at timestamptz,
     expires_at timestamptz,
+    replaced_access_token bytea,
+    replaced_generation bigint,
+    replaced_jfrog_token_id text,
     constraint chains_letter_key unique (token_id, letter),
     constraint chains_pair check ((generation = 0) = (access_token is null) and (generation = 0) = (refreshed_at is null)),
     constraint chains_active check (state <> 'active' or generation > 0)
@@ -213,6 +216,9 @@ comment on column chains.jfrog_token_id is 'JFrog''s token_id';
 comment on column chains.fingerprint is 'first 16 hex digits of the access token''s SHA-256';
 comment on column chains.scope is 'what JFrog granted';
 comment on column chains.refreshed_at is 'when the attempt that obtained the pair began: never later than the pair''s issue';
+comment on column chains.replaced_access_token is 'sealed; of the pair that a heal or a recreate replaced: it revokes itself once its holders had their reuse_for';
+comment on column chains.replaced_generation is 'which generation that pair was, for opening it';
+comment on column chains.replaced_jfrog_token_id is 'JFrog''s id of it';
 comment on column chains.expires_at is 'refreshed_at + JFrog''s expires_in; null with a pair: never';
 
 create table attempts (

@@ -10,12 +10,11 @@ use crate::{
     crypto::Place,
     jfrog::Bearer,
     secret::IdentityToken,
-    store::{ChainRow, ChainState, TokenView},
+    store::{ChainRow, JobKind, TokenView},
 };
 
 impl Broker {
-    /// Makes a new pair for `chain`. When that was uncertain, its last known token is revoked at JFrog: its holders had their
-    /// `reuse_for` before the rotation that went wrong was begun. Whatever else it leaves is the sweep's.
+    /// Makes a new pair for `chain`. What the chain had before, and what a lost answer left at JFrog, is the sweep's.
     ///
     /// # Errors
     /// As [`Broker::obtain`].
@@ -40,16 +39,11 @@ impl Broker {
         actor: &Actor,
     ) -> Result<Ended, BrokerError> {
         let call = Call::Create(self.create_request(view, chain.letter));
-        let plan = Plan { view, chain, kind, call, bearers: bearers.clone(), respect_rotatable_at: false };
-        let ended = self.obtain(plan, actor).await?;
-        let instance = self.jfrog.instance(Some(&view.instance)).filter(|_| chain.state == ChainState::Uncertain);
-        if let (Ended::Committed, Some(id), Some(bearer), Some(instance)) =
-            (&ended, &chain.jfrog_token_id, bearers.first(), instance)
-        {
-            let revoked = self.jfrog.revoke(instance, bearer, id).await;
-            tracing::info!(?revoked, jfrog_token_id = id, "revoked what the healed chain had before");
+        if kind == "heal" {
+            // Before the call: whatever comes of it, what is left over at JFrog is looked for.
+            self.store.schedule(JobKind::Sweep, view.id, self.sweep_after(view)).await?;
         }
-        Ok(ended)
+        self.obtain(Plan { view, chain, kind, call, bearers, respect_rotatable_at: false }, actor).await
     }
 
     /// Who may make `chain`: the identity token while there is one, and the chains that work.

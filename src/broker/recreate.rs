@@ -95,23 +95,11 @@ impl Broker {
         // The other chain now: if this fails, the job that the commit left makes it.
         let view = self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?;
         if let Some(other) = view.missing()
-            && let Err(error) = self.make_chain_keeping_the_old(&view, other, actor).await
+            && let Err(error) = self.make_chain(&view, other, "heal", actor).await
         {
             tracing::warn!(%error, token = view.name, "the second chain is made later");
         }
         Ok(self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?)
-    }
-
-    /// As [`Broker::make_chain`], but what the chain had before is left to the sweep: its holders have `reuse_for` still.
-    async fn make_chain_keeping_the_old(
-        &self,
-        view: &TokenView,
-        chain: &crate::store::ChainRow,
-        actor: &Actor,
-    ) -> Result<Ended, BrokerError> {
-        let bearers = self.makers(view, chain).await?;
-        let call = Call::Create(self.create_request(view, chain.letter));
-        self.obtain(Plan { view, chain, kind: "heal", call, bearers, respect_rotatable_at: false }, actor).await
     }
 
     async fn set_asked(&self, view: &TokenView) -> Result<(), BrokerError> {

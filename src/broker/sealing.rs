@@ -5,7 +5,7 @@ use crate::{
     crypto::{self, Key, Place},
     jfrog::Pair,
     secret::{AccessToken, RefreshToken},
-    store::{Attempt, ChainRow, NewPair, TokenView},
+    store::{Attempt, ChainRow, NewPair, Replaced, TokenView},
 };
 
 impl Parts {
@@ -14,6 +14,18 @@ impl Parts {
         let sealed = chain.access_token.as_ref().ok_or_else(|| BrokerError::NotFound("access token".into()))?;
         let place = Place { table: "chains", row: chain.id, column: "access_token", generation: chain.generation };
         let open = self.keys.open_sealed(&self.store, view.team_id, place, sealed).await?;
+        Ok(AccessToken::new(open.as_str()))
+    }
+
+    /// The access token of the pair that was in the chain's place before, opened.
+    pub(super) async fn open_replaced(
+        &self,
+        view: &TokenView,
+        chain: &ChainRow,
+        replaced: &Replaced,
+    ) -> Result<AccessToken, BrokerError> {
+        let place = Place { table: "chains", row: chain.id, column: "access_token", generation: replaced.generation };
+        let open = self.keys.open_sealed(&self.store, view.team_id, place, &replaced.access_token).await?;
         Ok(AccessToken::new(open.as_str()))
     }
 

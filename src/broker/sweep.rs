@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Broker, BrokerError, marker};
 use crate::{
     actor::Actor,
-    jfrog::{Bearer, Instance, Listed, Revoked},
+    jfrog::{Bearer, Instance, Listed, Revoked, Vitality},
     store::{Attempt, ChainRow, ChainState, Ending, NewAttempt, TokenState, TokenView},
 };
 
@@ -36,6 +36,7 @@ impl Broker {
             replica: self.replica,
         };
         let Some(attempt) = self.store.begin_attempt(&new, &actor).await? else { return Ok(false) };
+        let replaced = self.revoke_replaced(view, instance).await?;
         let complete = match self.jfrog.list(instance, &bearer, &self.token_marker(view.id)).await {
             Ok(listed) => self.revoke_orphans(view, &attempt, (instance, &bearer), listed, (began, min_age)).await?,
             Err(detail) => {
@@ -44,6 +45,29 @@ impl Broker {
             }
         };
         self.end(attempt, Ending { chain_state: None, error: None, keep_lease: false, no_heal_for: None }, &actor).await;
+        Ok(complete && replaced)
+    }
+
+    /// Revokes the pairs that were in the chains' places before, each with itself: they may be another user's, and an imported one
+    /// carries no marker. `false`: one is left.
+    async fn revoke_replaced(&self, view: &TokenView, instance: &Instance) -> Result<bool, BrokerError> {
+        let mut complete = true;
+        for chain in &view.chains {
+            let Some(replaced) = &chain.replaced else { continue };
+            let bearer = Bearer::Access(self.open_replaced(view, chain, replaced).await?);
+            let revoked = self.jfrog.revoke(instance, &bearer, &replaced.jfrog_token_id).await;
+            tracing::info!(token = view.name, jfrog_token_id = replaced.jfrog_token_id, ?revoked, "revoked what was replaced");
+            // Refused may be dead already: then it cannot say so itself.
+            let gone = match revoked {
+                Revoked::Gone | Revoked::NotRevocable => true,
+                Revoked::Refused(_) => self.jfrog.me(instance, &bearer).await == Vitality::Dead,
+                Revoked::Unreachable(_) => false,
+            };
+            if gone {
+                self.store.forget_replaced(view.team_id, chain.id, replaced).await?;
+            }
+            complete &= gone;
+        }
         Ok(complete)
     }
 

@@ -163,7 +163,15 @@ impl Store {
                    -- Every statement that changes an attempt takes the token's row first: no two can wait for each other.
                    select t.id from tokens t where (select in_team($1)) and t.id = $16 for no key update),
                moved as (
-                   update chains set state = 'active', resent = false, generation = chains.generation + 1, access_token = $4, refresh_token = $5,
+                   update chains set
+                          -- A new chain in place of an old one, which may still be in use.
+                          replaced_access_token = case when $12 in ('heal', 'recreate') then chains.access_token
+                                                       else chains.replaced_access_token end,
+                          replaced_generation = case when $12 in ('heal', 'recreate') then chains.generation
+                                                     else chains.replaced_generation end,
+                          replaced_jfrog_token_id = case when $12 in ('heal', 'recreate') then chains.jfrog_token_id
+                                                         else chains.replaced_jfrog_token_id end,
+                          state = 'active', resent = false, generation = chains.generation + 1, access_token = $4, refresh_token = $5,
                           reference_token = $6, jfrog_token_id = $7, fingerprint = $8, scope = coalesce($9, chains.scope),
                           refreshed_at = $10::timestamptz, expires_at = $10::timestamptz + make_interval(secs => $11)
                    from held

@@ -30,7 +30,7 @@ pub use jobs::{Job, JobKind};
 pub use notify::Signals;
 pub use registrations::{NewToken, TokenChanges};
 pub use teams::TeamRow;
-pub use tokens::{AttemptRow, ChainRow, ChainState, Letter, TokenState, TokenView};
+pub use tokens::{AttemptRow, ChainRow, ChainState, Letter, Replaced, TokenState, TokenView};
 
 /// Migrations, compiled in.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();

@@ -136,6 +136,19 @@ pub struct ChainRow {
     pub refreshed_at: Option<OffsetDateTime>,
     /// `None` with a pair: never.
     pub expires_at: Option<OffsetDateTime>,
+    /// The pair that a heal or a recreate replaced, until it is revoked.
+    pub replaced: Option<Replaced>,
+}
+
+/// A pair that was replaced by a new chain in its place.
+#[derive(Clone, Debug)]
+pub struct Replaced {
+    /// Sealed for the generation it was.
+    pub access_token: Sealed,
+    /// Which that was.
+    pub generation: i64,
+    /// JFrog's id of it.
+    pub jfrog_token_id: String,
 }
 
 /// An attempt as others see it.
@@ -221,6 +234,9 @@ struct Row {
     chain_scope: Option<String>,
     refreshed_at: Option<OffsetDateTime>,
     expires_at: Option<OffsetDateTime>,
+    replaced_access_token: Option<Vec<u8>>,
+    replaced_generation: Option<i64>,
+    replaced_jfrog_token_id: Option<String>,
     attempt_id: Option<Uuid>,
     attempt_chain_id: Option<Uuid>,
     attempt_begun_at: Option<OffsetDateTime>,
@@ -262,6 +278,23 @@ impl Store {
         self.token_views(team, &names, &[]).await
     }
 
+    /// What was replaced is revoked at JFrog, and forgotten here.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn forget_replaced(&self, team: Uuid, chain: Uuid, replaced: &Replaced) -> Result<()> {
+        sqlx::query!(
+            "update chains set replaced_access_token = null, replaced_generation = null, replaced_jfrog_token_id = null
+             where (select in_team($1)) and id = $2 and replaced_generation = $3",
+            team,
+            chain,
+            replaced.generation
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     async fn token_views(&self, team: Uuid, names: &[String], ids: &[Uuid]) -> Result<Vec<TokenView>> {
         let rows = sqlx::query_as!(
             Row,
@@ -273,6 +306,7 @@ impl Store {
                       c.id as chain_id, c.letter as "letter: Letter", c.state as "chain_state: ChainState",
                       c.generation as chain_generation, c.resent, c.access_token, c.refresh_token, c.jfrog_token_id,
                       c.fingerprint, c.scope as chain_scope, c.refreshed_at, c.expires_at,
+                      c.replaced_access_token, c.replaced_generation, c.replaced_jfrog_token_id,
                       a.id as "attempt_id?", a.chain_id as attempt_chain_id, a.begun_at as "attempt_begun_at?",
                       a.lease_until > now() as attempt_live, a.lease_until as "attempt_lease_until?"
                from tokens t join chains c on c.token_id = t.id left join attempts a on a.token_id = t.id
@@ -297,6 +331,7 @@ impl Store {
 
 impl Row {
     fn chain(&self) -> ChainRow {
+        let replaced = self.replaced_access_token.clone().zip(self.replaced_generation).zip(self.replaced_jfrog_token_id.clone());
         ChainRow {
             id: self.chain_id,
             letter: self.letter,
@@ -310,6 +345,11 @@ impl Row {
             scope: self.chain_scope.clone(),
             refreshed_at: self.refreshed_at,
             expires_at: self.expires_at,
+            replaced: replaced.map(|((access_token, generation), jfrog_token_id)| Replaced {
+                access_token: Sealed::from_bytes(access_token),
+                generation,
+                jfrog_token_id,
+            }),
         }
     }
 
