@@ -18,7 +18,7 @@ pub enum LogFormat {
 }
 
 /// Where the database is: what every command that touches it needs.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 pub struct DatabaseOptions {
     /// Postgres, as a URL.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
@@ -44,7 +44,7 @@ pub struct DatabaseOptions {
 }
 
 /// What `serve` needs.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 pub struct ServeOptions {
     #[command(flatten)]
     database: DatabaseOptions,
@@ -86,8 +86,7 @@ pub struct ServeOptions {
     pub log_format: LogFormat,
 }
 
-/// The database and its keys, read and checked.
-#[derive(Debug)]
+/// The database and its keys, read and checked. No `Debug`: it would print the password.
 pub struct Database {
     /// The service's account.
     pub connect: PgConnectOptions,
@@ -100,7 +99,6 @@ pub struct Database {
 }
 
 /// Settings of the service, read and checked.
-#[derive(Debug)]
 pub struct Settings {
     /// The database and its keys.
     pub database: Database,

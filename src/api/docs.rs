@@ -75,7 +75,7 @@ pub fn openapi_json() -> anyhow::Result<String> {
 
 /// `/docs` and `/openapi.json`, from the binary.
 pub(super) fn swagger_ui(document: utoipa::openapi::OpenApi) -> SwaggerUi {
-    let config = Config::default().try_it_out_enabled(true).persist_authorization(true).display_request_duration(true);
+    let config = Config::default().try_it_out_enabled(true).display_request_duration(true);
     SwaggerUi::new("/docs").config(config.use_base_layout()).url("/openapi.json", document)
 }
 

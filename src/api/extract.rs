@@ -150,7 +150,9 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         // serde names an unknown, missing or doubled field in its message, between the first backquotes.
         let named = NAMED.iter().any(|start| message.starts_with(start));
         let field = if named { message.split('`').nth(1).unwrap_or_default().to_owned() } else { path };
-        invalid(field, without_value(&message))
+        // What was typed may be long, and anything.
+        let short = |text: String, longest| text.chars().filter(|c| !c.is_control()).take(longest).collect();
+        invalid(short(field, 64), short(without_value(&message), 300))
     })
 }
 

@@ -75,7 +75,9 @@ impl Listeners {
 }
 
 /// Bounds that hyper sets only when asked.
-fn bounded<A>(mut server: Server<SocketAddr, A>) -> Server<SocketAddr, A> {
+fn bounded<A>(server: Server<SocketAddr, A>) -> Server<SocketAddr, A> {
+    // A connection that says nothing at all is in neither protocol's hands yet.
+    let mut server = server.first_request_timeout(HEADER_TIME);
     let builder = server.http_builder();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_LIMIT);
     builder

@@ -187,6 +187,7 @@ impl From<BrokerError> for Problem {
                 "Team required",
                 "This credential belongs to no single team: name one with ?team=NAME.",
             ),
+            BrokerError::CredentialGone => Self::unauthenticated(reason),
             BrokerError::NameTaken(name) => {
                 Self::new(StatusCode::CONFLICT, "name-taken", "Name taken", format!("The name {name} is in use."))
             }

@@ -43,7 +43,10 @@ pub(super) async fn around(State(state): State<ApiState>, mut request: Request, 
     let in_query = request.uri().query().is_some_and(has_credential);
     request.extensions_mut().insert(context.clone());
 
-    let response = match Arc::clone(&state.room).try_acquire_owned() {
+    // Who operates the service must see it when it is full, too.
+    let unbounded = route.starts_with("/health/") || route == "/metrics";
+    let room = if unbounded { Ok(None) } else { Arc::clone(&state.room).try_acquire_owned().map(Some) };
+    let response = match room {
         Err(_) => Problem::of_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),
         Ok(_) if in_query => {
             Problem::malformed("Credentials in the query string are refused: they end up in logs.").into_response()
@@ -66,7 +69,7 @@ pub(super) async fn around(State(state): State<ApiState>, mut request: Request, 
 }
 
 /// A request that nobody waits for any more takes up room until it has ended.
-async fn bounded(room: OwnedSemaphorePermit, response: impl Future<Output = Response>) -> Response {
+async fn bounded(room: Option<OwnedSemaphorePermit>, response: impl Future<Output = Response>) -> Response {
     let response = response.await;
     drop(room);
     response
@@ -93,7 +96,7 @@ fn finish(headers: &mut HeaderMap, request_id: &str) {
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'",
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ));
 }
 
@@ -113,7 +116,8 @@ async fn audit(state: &ApiState, context: &Context, action: String, token_name: 
             (Actor { name: "nobody".to_owned(), recognised_by, request_id, address }, None)
         }
     };
-    let event = Event { team, action, reason: format!("{}: {}", problem.slug, problem.reason), token_name };
+    let reason = format!("{}: {}", problem.slug, problem.reason).chars().filter(|c| !c.is_control()).take(500).collect();
+    let event = Event { team, action, reason, token_name };
     if let Err(error) = state.broker.audit_refusal(&event, &actor).await {
         tracing::warn!(%error, "a refusal could not be audited");
     }
@@ -130,15 +134,14 @@ fn request_id(headers: &HeaderMap) -> String {
 /// The nearest address that is not one of our own proxies: what stands further left was written by who knows whom.
 fn client_address(state: &ApiState, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let ours = |address: &IpAddr| state.trusted_proxies.iter().any(|network| network.contains(address));
-    let forwarded =
-        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
-    let hops: Vec<IpAddr> = forwarded.map_while(|hop| hop.trim().parse().ok()).collect();
-    let mut nearest = peer;
+    let lists = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let hops: Vec<&str> = lists.flat_map(|list| list.split(',')).map(str::trim).collect();
+    let mut nearest = peer.to_canonical();
+    // From the right, where our own proxies write, to the first that is no address: further left anyone may have written.
     for hop in hops.into_iter().rev() {
-        if !ours(&nearest) {
-            break;
-        }
-        nearest = hop;
+        let address = hop.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|with_port| with_port.ip()));
+        let Some(address) = address.ok().filter(|_| ours(&nearest)) else { break };
+        nearest = address.to_canonical();
     }
     nearest
 }

@@ -110,11 +110,14 @@ impl Broker {
             let message = "was used for another request".to_owned();
             return Err(BrokerError::Invalid { field: "Idempotency-Key", message }.into());
         }
-        if view.state != TokenState::Creating {
+        if view.state == TokenState::Revoked {
+            return Err(BrokerError::Busy.into());
+        }
+        if view.state == TokenState::Registered {
             return Ok(Some(view));
         }
         if view.attempt.as_ref().is_some_and(|attempt| attempt.live) {
-            return Err(RegisterError::Pending("the registration is still under way".to_owned()));
+            return Err(BrokerError::Busy.into());
         }
         self.store.settle_now(view.id).await?;
         Err(RegisterError::Pending("the registration is being resumed".to_owned()))
@@ -249,6 +252,19 @@ pub(super) fn refusal(Rejection { status, reason, message, retry_after }: Reject
 }
 
 /// Of everything the request says but its identity token: a repetition may bring a new one.
-fn digest(request: &CreateToken) -> [u8; 32] {
-    crypto::sha256(format!("{:?}", request.settings).as_bytes())
+fn digest(CreateToken { settings: s, .. }: &CreateToken) -> [u8; 32] {
+    // By position and as JSON: the same in every version.
+    let said = serde_json::json!([
+        s.name,
+        s.description,
+        s.scope,
+        s.audience,
+        s.project_key,
+        s.expires_in,
+        s.include_reference_token,
+        s.instance,
+        s.reuse_for,
+        s.chains
+    ]);
+    crypto::sha256(said.to_string().as_bytes())
 }

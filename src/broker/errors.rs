@@ -35,6 +35,9 @@ pub enum BrokerError {
     /// Another attempt is under way.
     #[error("something else is under way for this token")]
     Busy,
+    /// The caller's credential was revoked, or ended, while it waited.
+    #[error("the credential was revoked or has ended meanwhile")]
+    CredentialGone,
     /// A field of the request.
     #[error("{field}: {message}")]
     Invalid {

@@ -157,7 +157,7 @@ impl Broker {
 }
 
 /// JFrog locks users after repeated bad credentials: after a 401 nothing is tried for a while.
-fn locked_out(view: &TokenView) -> Option<Advance> {
+pub(super) fn locked_out(view: &TokenView) -> Option<Advance> {
     let (at, kind, detail) = view.last_error.as_ref()?;
     let passed = Duration::try_from(view.now - *at).unwrap_or(Duration::ZERO);
     let retry_after = AFTER_UNAUTHENTICATED.checked_sub(passed).filter(|_| kind == "jfrog-unauthenticated")?;

@@ -81,8 +81,8 @@ pub struct Parts {
     /// Attempts of this process whose journal entry is still being written: replay leaves them alone.
     in_hand: Mutex<HashSet<Uuid>>,
     signals: broadcast::Sender<Signals>,
-    /// Tokens whose current access token JFrog was asked about lately.
-    looked_into: Cache<Uuid, ()>,
+    /// Access tokens (JFrog's ids) that callers say are refused, and whether JFrog said lately that they are dead.
+    looked_into: Cache<String, bool>,
     /// Jobs that may run at once.
     job_room: Arc<Semaphore>,
     tasks: TaskTracker,

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{Broker, BrokerError};
 use crate::{
     actor::Actor,
-    identity::{Action, ApiKey, Caller, Grant, Refusal, Role, Team},
+    identity::{Action, ApiKey, Caller, Grant, Refusal, Role},
     names::{Name, TokenPattern},
     store::{ApiKeyRow, Event, NewApiKey, StoreError, TeamRow},
 };
@@ -141,7 +141,19 @@ impl Broker {
         limit: i64,
     ) -> Result<Vec<ApiKeyRow>, BrokerError> {
         let team = self.key_owner(caller, team).await?;
-        Ok(self.store.list_api_keys(team, after, limit).await?)
+        let (mut shown, mut after) = (Vec::new(), after.to_owned());
+        let full = |count: usize| i64::try_from(count).is_ok_and(|count| count >= limit);
+        loop {
+            let page = self.store.list_api_keys(team, &after, limit).await?;
+            let last = page.last().filter(|_| full(page.len())).map(|key| key.name.clone());
+            shown.extend(page.into_iter().filter(|key| may_manage(caller, key)));
+            match last.filter(|_| !full(shown.len())) {
+                Some(last) => after = last,
+                None => break,
+            }
+        }
+        shown.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(shown)
     }
 
     /// Deletes a key of a team, or of the platform for `None`. Felt within a second on every replica.
@@ -150,6 +162,10 @@ impl Broker {
     /// The caller may not, there is none, or Postgres.
     pub async fn delete_key(&self, caller: &Caller, team: Option<&Name>, name: &Name, actor: &Actor) -> Result<(), BrokerError> {
         let team = self.key_owner(caller, team).await?;
+        let key = self.store.api_key(team, name.as_str()).await?;
+        if !key.is_some_and(|key| may_manage(caller, &key)) {
+            return Err(BrokerError::NotFound(format!("key {name}, or it has more than {}", caller.name())));
+        }
         if self.store.delete_api_key(team, name.as_str(), actor).await? {
             Ok(())
         } else {
@@ -180,9 +196,8 @@ fn taken(error: StoreError, name: &Name) -> BrokerError {
     }
 }
 
-/// The team as callers know it.
-impl From<&TeamRow> for Team {
-    fn from(row: &TeamRow) -> Self {
-        Self { id: row.id, name: row.name.clone() }
-    }
+/// An admin of some tokens sees and ends only keys that have no more than it has itself.
+fn may_manage(caller: &Caller, key: &ApiKeyRow) -> bool {
+    let tokens = key.token_patterns.iter().filter_map(|text| TokenPattern::try_from(text.clone()).ok()).collect();
+    caller.is_platform_admin() || Role::parse(&key.role).is_some_and(|role| Grant { role, tokens }.is_within(caller.grant()))
 }

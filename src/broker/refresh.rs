@@ -110,22 +110,32 @@ impl Broker {
         actor: &Actor,
     ) -> Result<HandedOut, RefreshError> {
         caller.authorise(Action::Refresh, team, Some(name)).map_err(BrokerError::from)?;
-        if let Some(rejected) = &ask.rejected_token_id {
-            self.look_into(team, name, rejected, actor).await?;
+        let deadline = Instant::now() + ask.wait;
+        if let Some(rejected) = &ask.rejected_token_id
+            && let Ok(looked) = tokio::time::timeout_at(deadline, self.look_into(team, name, rejected, actor)).await
+        {
+            looked?;
         }
         let ci = caller.grant().role == Role::Ci;
-        let deadline = Instant::now() + ask.wait;
         let mut rule = HandOutRule { max_age: ask.max_age, raise_max_age: ci, min_ttl: ask.min_ttl, since: None, any_age: false };
         // An admin's explicit max_age is obeyed, even where it cuts short what was handed out (API.md).
         let overrule = !ci && ask.max_age.is_some();
         let mut seen = None;
         let stuck = loop {
+            // Who has waited is let in anew: a revocation is felt within a second.
+            if seen.is_some() && !self.authentication.still_holds(caller).await? {
+                return Err(BrokerError::CredentialGone.into());
+            }
             // Subscribed before the read: a commit between the two is not missed.
             let mut signals = self.signals.subscribe();
             let found = self.store.hand_out(team.id, name.as_str(), &rule, &[], actor).await?;
             if let Some(found) = &found {
                 if found.handed {
                     return self.answer(team, found, seen, None).await;
+                }
+                // One rotation a request: if what was obtained since it arrived does not live long enough, no other will.
+                if rule.since.is_some_and(|since| found.refreshed_at.is_some_and(|at| at > since)) {
+                    break Stuck::NotDue;
                 }
                 seen = seen.or(Some(found.generation));
                 // Whatever was obtained since this request arrived is new enough, for `max_age: 0` too.

@@ -1,6 +1,6 @@
 //! "JFrog refuses the token you gave me": JFrog is asked, and a chain that is dead is not handed out again.
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, join::locked_out};
 use crate::{
     actor::Actor,
     identity::Team,
@@ -17,11 +17,12 @@ impl Broker {
         let Some(current) = view.younger().filter(|chain| chain.jfrog_token_id.as_deref() == Some(rejected)) else {
             return Ok(());
         };
-        if view.state != TokenState::Registered || self.looked_into.contains_key(&view.id) {
+        if view.state != TokenState::Registered || locked_out(&view).is_some() {
             return Ok(());
         }
-        self.looked_into.insert(view.id, ()).await;
-        if self.vitality(&view, current).await != Vitality::Dead {
+        // Whoever says so meanwhile waits for the same answer.
+        let probe = async { self.vitality(&view, current).await == Vitality::Dead };
+        if !self.looked_into.get_with(rejected.to_owned(), probe).await {
             return Ok(());
         }
         tracing::warn!(token = view.name, chain = current.letter.as_str(), "the current access token is dead at JFrog");

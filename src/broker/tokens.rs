@@ -24,7 +24,12 @@ impl Broker {
             (None, None) => Err(Refusal::TeamRequired.into()),
             (None, Some(named)) => {
                 caller.authorise_platform()?;
-                let row = self.store.team_by_name(named).await?.ok_or_else(|| BrokerError::NotFound(format!("team {named}")))?;
+                let named: Name = named.parse().map_err(|_| BrokerError::NotFound("team: that is no name".to_owned()))?;
+                let row = self
+                    .store
+                    .team_by_name(named.as_str())
+                    .await?
+                    .ok_or_else(|| BrokerError::NotFound(format!("team {named}")))?;
                 Ok(Team { id: row.id, name: row.name })
             }
         }

@@ -12,7 +12,7 @@ use crate::{
     store::{NewApiKey, Store, StoreError},
 };
 
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub(super) struct CreateAdminKeyOptions {
     /// The key's name.
     #[arg(long)]

@@ -13,14 +13,14 @@ use nix::sys::resource::{Resource, setrlimit};
 use crate::{api, config, dev::simulator::Simulator, telemetry};
 
 /// Holds JFrog refresh tokens so that no pipeline has to.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "token-broker", version, max_term_width = 120)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// The service; applies migrations first, under a lock.
     Serve(Box<config::ServeOptions>),

@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -108,8 +108,9 @@ impl Running {
     pub async fn stop(self) {
         self.broker.wind_down();
         // Callers who wait are answered first, and need Postgres for it.
+        let deadline = Instant::now() + self.grace;
         self.listeners.stop(self.grace).await;
-        self.broker.stop(self.grace).await;
+        self.broker.stop(deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1))).await;
     }
 }
 

@@ -87,13 +87,25 @@ impl Authentication {
             return Err(Unauthenticated::Expired(key.public_id));
         }
         self.store.touch_api_key(row.team_id.unwrap_or(Uuid::nil()), row.id).await?;
-        let caller = Arc::new(caller(row, &key.public_id));
+        let caller = Arc::new(caller(row, &key));
         self.recent.insert(key.sha256, Arc::clone(&caller)).await;
         Ok(caller)
     }
+
+    /// Whether the credential of a caller that was let in a while ago would let it in now.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn still_holds(&self, caller: &Caller) -> Result<bool, StoreError> {
+        if self.recent.get(&caller.sha256).await.is_some() {
+            return Ok(true);
+        }
+        let row = self.store.presented_key(&caller.key_id).await?;
+        Ok(row.is_some_and(|row| !row.expired && crypto::constant_time_eq(&row.sha256, &caller.sha256)))
+    }
 }
 
-fn caller(row: PresentedKeyRow, public_id: &str) -> Caller {
+fn caller(row: PresentedKeyRow, key: &ApiKey) -> Caller {
     let team = row.team_id.zip(row.team_name).map(|(id, name)| Team { id, name });
     let name = match &team {
         Some(team) => format!("key:{}/{}", team.name, row.name),
@@ -101,7 +113,7 @@ fn caller(row: PresentedKeyRow, public_id: &str) -> Caller {
     };
     Caller {
         name,
-        recognised_by: serde_json::json!({"type": "api-key", "id": public_id, "name": row.name}),
+        recognised_by: serde_json::json!({"type": "api-key", "id": key.public_id, "name": row.name}),
         team,
         grant: Grant {
             // The column has a check on exactly these; a word from the future gives the least.
@@ -109,5 +121,7 @@ fn caller(row: PresentedKeyRow, public_id: &str) -> Caller {
             tokens: row.token_patterns.into_iter().filter_map(|text| TokenPattern::try_from(text).ok()).collect(),
         },
         expires_at: row.expires_at,
+        key_id: key.public_id.clone(),
+        sha256: key.sha256,
     }
 }

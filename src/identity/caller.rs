@@ -23,6 +23,8 @@ pub struct Caller {
     pub(super) team: Option<Team>,
     pub(super) grant: Grant,
     pub(super) expires_at: Option<OffsetDateTime>,
+    pub(super) key_id: String,
+    pub(super) sha256: [u8; 32],
 }
 
 /// Why a verified caller may not. Precise: for the audit; the caller itself is told less.

@@ -101,8 +101,7 @@ pub fn parse_pair(body: &[u8]) -> Result<Pair, UnusableAnswer> {
         .and_then(|value| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok()))
         .filter(|seconds| *seconds > 0)
         .or_else(|| Some(claims.exp?.saturating_sub(claims.iat?).max(0)))
-        // A hundred years: beyond it a date overflows long before the token expires.
-        .map(|seconds| seconds.min(100 * 366 * 86_400));
+        .map(bounded);
     Ok(Pair {
         token_id: text(wire.token_id).or(text(claims.jti)),
         access_token: wire.access_token,
@@ -119,7 +118,7 @@ impl Pair {
     pub fn pasted(access_token: AccessToken, refresh_token: RefreshToken) -> Self {
         let claims = unverified_claims(access_token.expose());
         // What is left of it now: it was not issued today.
-        let expires_in = claims.exp.map(|exp| exp.saturating_sub(OffsetDateTime::now_utc().unix_timestamp()).max(0));
+        let expires_in = claims.exp.map(|exp| exp.saturating_sub(OffsetDateTime::now_utc().unix_timestamp()).max(0)).map(bounded);
         Self {
             token_id: text(claims.jti),
             access_token,
@@ -130,6 +129,11 @@ impl Pair {
             subject: text(claims.sub),
         }
     }
+}
+
+/// At most a hundred years: beyond it a date overflows long before the token expires.
+fn bounded(seconds: i64) -> i64 {
+    seconds.min(100 * 366 * 86_400)
 }
 
 /// A text that Postgres takes: JFrog's word with a control character in it must not make a commit fail.
@@ -184,6 +188,17 @@ mod tests {
         assert_eq!(pair(r#","expires_in":9e300"#).expires_in, None);
         assert_eq!(pair(r#","scope":"a\u0000b""#).scope.as_deref(), Some("ab"));
         assert_eq!(pair(r#","scope":7,"token_id":null,"refresh_token":"r""#).refresh_token.expect("kept").expose(), "r");
+    }
+
+    #[test]
+    fn a_pasted_tokens_far_future_is_bounded() {
+        for exp in [300_000_000_000, 1_700_000_000_000, i64::MAX] {
+            let payload = URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{exp}}}"#));
+            let pair = Pair::pasted(AccessToken::new(format!("x.{payload}.x")), RefreshToken::new("r"));
+            assert_eq!(pair.expires_in, Some(100 * 366 * 86_400));
+        }
+        let past = URL_SAFE_NO_PAD.encode(r#"{"exp":-5}"#);
+        assert_eq!(Pair::pasted(AccessToken::new(format!("x.{past}.x")), RefreshToken::new("r")).expires_in, Some(0));
     }
 
     #[test]

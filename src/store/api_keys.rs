@@ -102,6 +102,22 @@ impl Store {
         .await?)
     }
 
+    /// The key of this name. `team` is nil for the platform's.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn api_key(&self, team: Uuid, name: &str) -> Result<Option<ApiKeyRow>> {
+        Ok(sqlx::query_as!(
+            ApiKeyRow,
+            "select name, role, token_patterns, created_at, created_by, expires_at, last_used_at from api_keys
+             where (select in_team($1)) and name = $2",
+            team,
+            name
+        )
+        .fetch_optional(&self.pool)
+        .await?)
+    }
+
     /// A page of keys by name. `team` is nil for the platform's.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 mod api_keys;
 mod attempts;
 mod audit;
+mod chains;
 mod data_keys;
 mod hand_out;
 mod installation;

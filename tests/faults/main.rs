@@ -2,6 +2,7 @@
 
 #[path = "../api/app/mod.rs"]
 mod app;
+mod connections;
 mod journal;
 mod keep_alive;
 mod killed;

@@ -114,3 +114,17 @@ async fn a_deleted_key_is_gone_and_its_name_free() {
     app.viewer.delete("/teams/payments/keys/viewer").await.refused(403, "forbidden");
     make(&app.admin, json!({"name": "ci", "role": "ci"})).await.expect(201);
 }
+
+#[tokio::test]
+async fn an_admin_of_some_tokens_sees_and_ends_no_wider_keys() {
+    let app = TestApp::start().await;
+    let narrow = app.team_key("payments", "narrow", json!({"role": "admin", "tokens": ["ci-*"]})).await;
+    app.team_key("payments", "ci-a", json!({"role": "ci", "tokens": ["ci-a"]})).await;
+    let shown = narrow.get("/teams/payments/keys?limit=1").await.expect(200).json;
+    assert_eq!(shown["items"][0]["name"], "ci-a");
+    let next = format!("/teams/payments/keys?after={}", shown["next"].as_str().expect("a cursor"));
+    assert_eq!(narrow.get(&next).await.json["items"].as_array().map(Vec::len), Some(1), "itself, and nothing wider");
+    narrow.delete("/teams/payments/keys/admin").await.expect(404);
+    narrow.delete("/teams/payments/keys/ci-a").await.expect(204);
+    app.admin.get("/whoami").await.expect(200);
+}

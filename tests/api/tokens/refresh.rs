@@ -222,3 +222,25 @@ async fn no_answer_ever_holds_a_refresh_token() {
         assert_eq!(answer.json.get("refresh_token"), None::<&Value>);
     }
 }
+
+#[tokio::test]
+async fn a_min_ttl_that_no_token_has_rotates_at_most_once() {
+    let app = TestApp::start().await;
+    app.register_with("deploy", json!({"reuse_for": 0, "expires_in": 3600})).await.expect(201);
+    let answer = app.ci.refresh("deploy", json!({"min_ttl": 1_000_000, "wait": 3})).await.expect(200);
+    assert_eq!(answer.json["warnings"], json!(["short-lived"]));
+    assert_eq!(app.simulator.refreshes(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_with_a_key_that_is_deleted_meanwhile_is_handed_nothing() {
+    let app = TestApp::start().await;
+    app.register("deploy").await;
+    let gone = app.team_key("payments", "gone", json!({"role": "admin"})).await;
+    app.simulator.knobs(|knobs| knobs.latency_ms = 1_800);
+    let waiting = tokio::spawn(async move { gone.refresh("deploy", json!({"max_age": 0})).await });
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    app.admin.delete("/teams/payments/keys/gone").await.expect(204);
+    waiting.await.expect("an answer").expect(401);
+    assert_eq!(app.database.count("select count(*) from audit_events where action = 'token.hand_out'").await, 0);
+}
