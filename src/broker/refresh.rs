@@ -160,7 +160,8 @@ impl Broker {
                 Advance::DatabaseUnavailable => return Err(RefreshError::DatabaseUnavailable),
                 Advance::Failed(what) => break Stuck::Failed(what),
             }
-            if Instant::now() >= deadline {
+            // What came at the last moment is looked at still.
+            if Instant::now() >= deadline && !matches!(advance, Advance::Changed) {
                 break Stuck::Pending;
             }
             if matches!(advance, Advance::Elsewhere { .. }) {
@@ -168,7 +169,10 @@ impl Broker {
                 drop(tokio::time::timeout_at(deadline, wake).await);
             }
         };
-        self.hand_out_anyway(team, name, rule, stuck, actor).await
+        if !self.authentication.still_holds(caller).await? {
+            return Err(BrokerError::CredentialGone.into());
+        }
+        self.hand_out_anyway(team, name, rule, (stuck, seen), actor).await
     }
 
     /// Nothing newer is to be had now: the current token, if it is still good.
@@ -177,7 +181,7 @@ impl Broker {
         team: &Team,
         name: &Name,
         rule: HandOutRule,
-        stuck: Stuck,
+        (stuck, seen): (Stuck, Option<i64>),
         actor: &Actor,
     ) -> Result<HandedOut, RefreshError> {
         let rule = HandOutRule { any_age: true, ..rule };
@@ -185,7 +189,7 @@ impl Broker {
         if matches!(stuck, Stuck::NotDue) {
             let found = self.store.hand_out(team.id, name.as_str(), &rule, &[], actor).await?;
             if let Some(found) = found.filter(|found| found.handed) {
-                return self.answer(team, &found, None, None).await;
+                return self.answer(team, &found, seen, None).await;
             }
         }
         let (warning, min_ttl) = match &stuck {
@@ -197,7 +201,7 @@ impl Broker {
         let rule = HandOutRule { min_ttl, ..rule };
         let found = self.store.hand_out(team.id, name.as_str(), &rule, &[warning.as_str()], actor).await?;
         if let Some(found) = found.filter(|found| found.handed) {
-            return self.answer(team, &found, None, Some(warning)).await;
+            return self.answer(team, &found, seen, Some(warning)).await;
         }
         Err(match stuck {
             Stuck::Pending | Stuck::NotDue => RefreshError::Pending,
