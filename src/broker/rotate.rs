@@ -68,7 +68,7 @@ impl Broker {
     /// Runs a plan to its end. Call it from a tracked task: nothing may cancel it half-way.
     ///
     /// # Errors
-    /// Before the call: nothing was spent. After it: the pair is in the journal, and the next start or reconnect commits it.
+    /// Before the call: nothing was spent. After it: the pair is in the journal, and is committed from there within a minute, or by the next start.
     pub(super) async fn obtain(&self, plan: Plan<'_>, actor: &Actor) -> Result<Ended, BrokerError> {
         let view = plan.view;
         let instance = self.jfrog.instance(Some(&view.instance)).ok_or_else(|| unknown_instance(view))?;

@@ -1,4 +1,4 @@
-//! SQL, one file a table. Every function is one statement, so each commits as a whole or not at all, a cancelled caller leaves
+//! SQL, one file a table. Every change is one statement, so each commits as a whole or not at all, a cancelled caller leaves
 //! no transaction behind (CRATES.md, trap 1), and the team is set in the statement itself: `where (select in_team($1))`. Every
 //! part of a statement that scans a team's table says so itself: which part runs first is the planner's choice.
 
