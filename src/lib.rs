@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod crypto;
 pub mod dev;
+pub mod fault;
 pub mod identity;
 pub mod jfrog;
 pub mod journal;

@@ -7,7 +7,7 @@ use std::{
 
 /// From the bottom up; a module uses only what stands in a line above it. Siblings in one line never meet.
 const LAYERS: &[&[&str]] = &[
-    &["secret", "names", "actor", "outbound", "telemetry"],
+    &["secret", "names", "actor", "outbound", "telemetry", "fault"],
     &["store", "jfrog", "crypto", "journal"],
     &["identity"],
     &["broker"],

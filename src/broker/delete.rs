@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::{Broker, BrokerError, join::RETRY_AFTER, marker};
 use crate::{
     actor::Actor,
+    fault::{self, Point},
     identity::{Action, Caller, Team},
     jfrog::{Bearer, Instance, Revoked, Vitality},
     names::Name,
@@ -28,7 +29,9 @@ impl Broker {
         let missing = || BrokerError::NotFound(format!("token {name}"));
         let mut view = self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?;
         if view.attempt.as_ref().is_some_and(|attempt| !attempt.live) {
-            self.recover(&view).await?;
+            if !self.recover(&view).await? {
+                return Err(BrokerError::Busy);
+            }
             view = self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?;
         }
         let chain = view.chains.first().ok_or_else(missing)?;
@@ -47,7 +50,9 @@ impl Broker {
         self.store.mark_revoked(team.id, view.id).await?;
         // As it is under the attempt: a pair may have been committed since it was read.
         let view = self.store.token_by_id(team.id, view.id).await?.ok_or_else(missing)?;
-        match self.revoke_everything(&view).await {
+        let revoked = self.revoke_everything(&view).await;
+        fault::point(Point::Revoked).await;
+        match revoked {
             Ok(()) => Ok(self.store.forget_token(team.id, view.id, "token.delete", None, actor).await?),
             Err(detail) if force => {
                 let reason = format!("forced; JFrog could not be told: {detail}");

@@ -120,8 +120,7 @@ impl Broker {
                 let uncertain = view.chains.iter().any(|c| Some(c.id) == attempt.chain_id && c.state == ChainState::Uncertain);
                 return Ok(Some(Advance::Elsewhere { uncertain }));
             }
-            self.recover(&view).await?;
-            return Ok(None);
+            return Ok((!self.recover(&view).await?).then_some(Advance::Elsewhere { uncertain: false }));
         }
         if let Some(advance) = locked_out(&view) {
             return Ok(Some(advance));

@@ -2,7 +2,9 @@
 
 mod create;
 mod delete;
+mod entry;
 mod errors;
+mod give_back;
 mod heal;
 mod import;
 mod join;
@@ -24,11 +26,11 @@ mod worker;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use moka::future::Cache;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -80,6 +82,10 @@ pub struct Parts {
     joins: Mutex<HashMap<join::Key, join::Flight>>,
     /// Attempts of this process whose journal entry is still being written: replay leaves them alone.
     in_hand: Mutex<HashSet<Uuid>>,
+    /// When Postgres came back: its last seconds may be missing until every replica has compared its journal.
+    reconnected: Mutex<Option<Instant>>,
+    /// Rung when an entry may be pending that no task has in hand any more.
+    left_behind: Notify,
     signals: broadcast::Sender<Signals>,
     /// Access tokens (JFrog's ids) that callers say are refused, and whether JFrog said lately that they are dead.
     looked_into: Cache<String, bool>,
@@ -111,6 +117,8 @@ impl Broker {
             replica: Uuid::new_v4(),
             joins: Mutex::default(),
             in_hand: Mutex::default(),
+            reconnected: Mutex::default(),
+            left_behind: Notify::new(),
             signals: broadcast::channel(1024).0,
             looked_into: Cache::builder().max_capacity(10_000).time_to_live(LOOK_AGAIN).build(),
             job_room: Arc::new(Semaphore::new(worker::JOBS_AT_ONCE)),
@@ -125,10 +133,10 @@ impl Broker {
     /// The journal or Postgres cannot be read.
     pub async fn start(&self) -> Result<(), BrokerError> {
         self.replay_journal().await?;
-        let signals = self.signals.clone();
+        let (signals, signalled) = (self.signals.clone(), self.signals.subscribe());
         let (listener, worker) = (self.clone(), self.clone());
         self.spawn(async move { listener.store.listen(signals, listener.stop.clone()).await });
-        self.spawn(async move { worker.work().await });
+        self.spawn(async move { worker.work(signalled).await });
         Ok(())
     }
 

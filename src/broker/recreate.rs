@@ -58,7 +58,9 @@ impl Broker {
         let missing = || BrokerError::NotFound(format!("token {name}"));
         let mut view = self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?;
         if view.attempt.as_ref().is_some_and(|attempt| !attempt.live) {
-            self.recover(&view).await?;
+            if !self.recover(&view).await? {
+                return Err(BrokerError::Busy.into());
+            }
             view = self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?;
         }
         if view.state != TokenState::Registered || view.attempt.is_some() {

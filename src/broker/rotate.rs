@@ -9,14 +9,16 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    Broker, BrokerError, Parts, blocking,
+    Broker, BrokerError, blocking,
+    entry::{InHand, discard, set_aside},
     sealing::{entry_column, entry_place, seal_pair},
 };
 use crate::{
     actor::Actor,
     crypto::Key,
-    jfrog::{Bearer, CreateRequest, Outcome, Pair, Reason, Rejection, Vitality, parse_pair},
-    journal::{Header, Prepared},
+    fault::{self, Point},
+    jfrog::{Bearer, CreateRequest, Outcome, Pair, Reason, Rejection, parse_pair},
+    journal::Prepared,
     secret::RefreshToken,
     store::{Attempt, ChainRow, ChainState, Committed, Ending, NewAttempt, StoreError, TokenView},
 };
@@ -70,6 +72,13 @@ impl Broker {
     /// # Errors
     /// Before the call: nothing was spent. After it: the pair is in the journal, and is committed from there within a minute, or by the next start.
     pub(super) async fn obtain(&self, plan: Plan<'_>, actor: &Actor) -> Result<Ended, BrokerError> {
+        let mut in_hand = InHand::new(self, Uuid::now_v7());
+        let ended = self.obtain_in_hand(plan, in_hand.attempt, actor).await;
+        in_hand.ended = ended.is_ok();
+        ended
+    }
+
+    async fn obtain_in_hand(&self, plan: Plan<'_>, id: Uuid, actor: &Actor) -> Result<Ended, BrokerError> {
         let view = plan.view;
         let instance = self.jfrog.instance(Some(&view.instance)).ok_or_else(|| unknown_instance(view))?;
         let entry_key = Key::generate();
@@ -77,9 +86,8 @@ impl Broker {
         let sealing_key = self.keys.sealing_key(&self.store, view.team_id).await?;
 
         let monotonic = Instant::now();
-        let in_hand = InHand::new(self, Uuid::now_v7());
         let new = NewAttempt {
-            id: in_hand.attempt,
+            id,
             team_id: view.team_id,
             token_id: view.id,
             chain_id: plan.chain.id,
@@ -89,7 +97,9 @@ impl Broker {
             lease: self.timing.lease,
             replica: self.replica,
         };
+        fault::point(Point::BeforeBegin).await;
         let Some(attempt) = self.store.begin_attempt(&new, actor).await? else { return Ok(Ended::NotBegun) };
+        fault::point(Point::Begun).await;
         let entry = match self.prepare_entry(&attempt, &entry_key, actor).await {
             Ok(entry) => entry,
             Err(error) => {
@@ -99,6 +109,7 @@ impl Broker {
             }
         };
 
+        fault::point(Point::Prepared).await;
         let mut outcome = Outcome::NotSent("no credential is left to call JFrog with".to_owned());
         for bearer in &plan.bearers {
             // A process that was stalled until now must not send: by the lease's end its answer would be late.
@@ -118,6 +129,7 @@ impl Broker {
             }
         }
         record(&plan, &outcome);
+        fault::point(Point::Answered).await;
         match outcome {
             Outcome::Applied(body) => self.keep(view, attempt, entry, (&entry_key, &sealing_key), body, actor).await,
             Outcome::NotSent(detail) => self.not_sent(attempt, entry, detail, actor).await,
@@ -157,6 +169,7 @@ impl Broker {
                 None
             }
         };
+        fault::point(Point::Journaled).await;
         let pair = match parse_pair(&body) {
             Ok(pair) => pair,
             Err(error) => {
@@ -170,6 +183,7 @@ impl Broker {
             return self.not_refreshable(view, attempt, entry, &pair, actor).await;
         }
         let committed = self.commit(&attempt, &pair, sealing_key, actor).await?;
+        fault::point(Point::Committed).await;
         if let Some(entry) = entry
             && let Err(error) = blocking(move || entry.committed()).await
         {
@@ -179,6 +193,7 @@ impl Broker {
             self.give_back(view, &pair).await;
             return Ok(Ended::Superseded);
         }
+        fault::point(Point::Marked).await;
         Ok(Ended::Committed)
     }
 
@@ -194,25 +209,6 @@ impl Broker {
         let patience = ExponentialBuilder::default().with_max_delay(Duration::from_secs(2)).without_max_times().with_jitter();
         let commit = || self.store.commit_pair(attempt, &sealed, actor);
         Ok(commit.retry(patience).when(|error| matches!(error, StoreError::Unavailable(_))).await?)
-    }
-
-    async fn prepare_entry(&self, attempt: &Attempt, key: &Key, actor: &Actor) -> std::io::Result<Prepared> {
-        let wrapped = self.keys.master().wrap(attempt.id, key);
-        let header = Header {
-            attempt_id: attempt.id,
-            team_id: attempt.team_id,
-            token_id: attempt.token_id,
-            chain_id: attempt.chain_id,
-            kind: attempt.kind.clone(),
-            spent_generation: attempt.spent_generation,
-            begun_at: attempt.begun_at,
-            actor: actor.name.clone(),
-            key_id: key.id().to_owned(),
-            master_key_id: wrapped.master_key_id,
-            wrapped_key: hex::encode(wrapped.sealed.as_bytes()),
-        };
-        let journal = self.journal.clone();
-        blocking(move || journal.prepare(&header)).await
     }
 
     async fn not_sent(&self, attempt: Attempt, entry: Prepared, detail: String, actor: &Actor) -> Result<Ended, BrokerError> {
@@ -247,37 +243,6 @@ impl Broker {
         let ending = Ending { chain_state: None, error, keep_lease: false, no_heal_for: Some(NO_HEAL_FOR) };
         self.end(attempt, ending, actor).await;
         Ok(Ended::NotRefreshable)
-    }
-
-    /// Gives back a pair that came too late: only when the chain that is there now is alive at JFrog, or nobody needs it.
-    pub(super) async fn give_back(&self, view: &TokenView, pair: &Pair) {
-        let there = self.store.token_by_id(view.team_id, view.id).await;
-        let alive = match &there {
-            Ok(None) => true,
-            Ok(Some(now)) => match now.younger() {
-                Some(chain) => self.vitality(now, chain).await == Vitality::Alive,
-                None => false,
-            },
-            Err(_) => false,
-        };
-        if alive {
-            self.revoke_with_itself(view, pair).await;
-        }
-    }
-
-    async fn revoke_with_itself(&self, view: &TokenView, pair: &Pair) {
-        let Some((instance, id)) = self.jfrog.instance(Some(&view.instance)).zip(pair.token_id.as_deref()) else { return };
-        let revoked = self.jfrog.revoke(instance, &Bearer::Access(pair.access_token.clone()), id).await;
-        tracing::info!(?revoked, jfrog_token_id = id, "gave back a pair that is not needed");
-    }
-
-    /// Whether JFrog knows the chain's access token.
-    pub(super) async fn vitality(&self, view: &TokenView, chain: &ChainRow) -> Vitality {
-        let Some(instance) = self.jfrog.instance(Some(&view.instance)) else { return Vitality::Unknown };
-        match self.open_access(view, chain).await {
-            Ok(token) => self.jfrog.me(instance, &Bearer::Access(token)).await,
-            Err(_) => Vitality::Unknown,
-        }
     }
 
     /// Ends an attempt. If Postgres does not take it, the lease runs out and recovery ends it.
@@ -329,36 +294,4 @@ fn record(plan: &Plan<'_>, outcome: &Outcome) {
     let (token, chain, kind) = (&plan.view.name, plan.chain.letter.as_str(), plan.kind);
     tracing::info!(%token, chain, kind, outcome, detail, "called JFrog");
     counter!("token_broker_jfrog_calls_total", "kind" => kind, "outcome" => outcome).increment(1);
-}
-
-async fn discard(entry: Prepared) {
-    if let Err(error) = blocking(move || entry.discard()).await {
-        tracing::warn!(%error, "an empty journal entry could not be removed");
-    }
-}
-
-async fn set_aside(entry: Option<Prepared>) {
-    let Some(entry) = entry else { return };
-    if let Err(error) = blocking(move || entry.set_aside()).await {
-        tracing::warn!(%error, "a journal entry could not be set aside");
-    }
-}
-
-/// Marks an attempt as this process' own while it runs.
-struct InHand<'a> {
-    parts: &'a Parts,
-    attempt: Uuid,
-}
-
-impl<'a> InHand<'a> {
-    fn new(parts: &'a Parts, attempt: Uuid) -> Self {
-        parts.in_hand.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(attempt);
-        Self { parts, attempt }
-    }
-}
-
-impl Drop for InHand<'_> {
-    fn drop(&mut self) {
-        self.parts.in_hand.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.attempt);
-    }
 }

@@ -1,6 +1,6 @@
 //! Finding out what became of an attempt whose owner is gone, and mending its token.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use uuid::Uuid;
 
@@ -12,9 +12,13 @@ use super::{
 };
 use crate::{
     actor::Actor,
+    fault::{self, Point},
     jfrog::{Bearer, Reason, Vitality},
     store::{ChainState, TokenState, TokenView},
 };
+
+/// After a reconnect to Postgres, dead owners' attempts are left alone for so long.
+const AFTER_RECONNECT: Duration = Duration::from_secs(15);
 
 /// What a job came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +38,9 @@ impl Broker {
             if attempt.live {
                 return Ok(Settled::Later(until(&view, attempt.lease_until)));
             }
-            self.recover(&view).await?;
+            if !self.recover(&view).await? {
+                return Ok(Settled::Later(AFTER_RECONNECT.min(self.timing.lease)));
+            }
             let Some(again) = self.store.token_by_id(team, token).await? else { return Ok(Settled::Done) };
             view = again;
         }
@@ -113,13 +119,19 @@ impl Broker {
         Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0)) + self.timing.lease
     }
 
-    /// Ends an attempt whose lease is over.
-    pub(super) async fn recover(&self, view: &TokenView) -> Result<(), BrokerError> {
+    /// Ends an attempt whose lease is over. `false`: not yet.
+    pub(super) async fn recover(&self, view: &TokenView) -> Result<bool, BrokerError> {
+        // After a failover the row may be older than a pair that another replica is just writing back from its journal.
+        let reconnected = *self.reconnected.lock().unwrap_or_else(PoisonError::into_inner);
+        if reconnected.is_some_and(|at| at.elapsed() < AFTER_RECONNECT.min(self.timing.lease)) {
+            return Ok(false);
+        }
         let recovered = self.store.recover_attempt(view.team_id, view.id, self.sweep_after(view)).await?;
         if let Some(kind) = recovered {
             tracing::warn!(token = view.name, kind, "an attempt was found in the dark");
+            fault::point(Point::Recovered).await;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -1,9 +1,15 @@
 //! The background worker: takes due jobs, one `match` for all kinds; and compares the journal with Postgres whenever Postgres
 //! has been away.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
 
-use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::MissedTickBehavior,
+};
 
 use super::{Broker, BrokerError, settle::Settled};
 use crate::store::{Job, JobKind, Signals};
@@ -12,13 +18,10 @@ use crate::store::{Job, JobKind, Signals};
 pub(super) const JOBS_AT_ONCE: usize = 32;
 /// How often pending entries that nobody has in hand are looked at.
 const TEND_JOURNAL: Duration = Duration::from_secs(60);
-/// After a reconnect, other replicas may still be writing what a failover lost.
-const AFTER_RECONNECT: Duration = Duration::from_secs(15);
 
 impl Broker {
     /// Works until the shutdown.
-    pub(super) async fn work(&self) {
-        let mut signals = self.signals.subscribe();
+    pub(super) async fn work(&self, mut signals: broadcast::Receiver<Signals>) {
         let every = |period| {
             let mut ticks = tokio::time::interval(period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -26,15 +29,21 @@ impl Broker {
         };
         // Made once: a timer made anew at each turn would never ring while signals keep coming.
         let (mut jobs, mut journal) = (every(self.timing.poll), every(TEND_JOURNAL));
+        let mut connected = false;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 _ = jobs.tick() => self.take_jobs().await,
+                () = self.left_behind.notified() => self.in_background(|broker| async move { broker.tend_journal().await }),
                 _ = journal.tick() => self.in_background(|broker| async move { broker.tend_journal().await }),
                 signal = signals.recv() => match signal {
                     // Signals that were missed may have been a reconnect.
                     Ok(Signals::Connected) | Err(RecvError::Lagged(_)) => {
-                        self.in_background(|broker| async move { broker.replay_after_reconnect().await });
+                        // The first one is the start, whose journal was compared before it was ready.
+                        if std::mem::replace(&mut connected, true) {
+                            *self.reconnected.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                            self.in_background(|broker| async move { broker.replay_journal().await });
+                        }
                     }
                     Ok(Signals::Token(_)) => {}
                     Err(RecvError::Closed) => return,
@@ -50,14 +59,6 @@ impl Broker {
                 tracing::warn!(%error, "the journal could not be compared with Postgres; it is tried again");
             }
         });
-    }
-
-    async fn replay_after_reconnect(&self) -> Result<(), BrokerError> {
-        tokio::select! {
-            () = self.stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(AFTER_RECONNECT.min(self.timing.lease)) => {}
-        }
-        self.replay_journal().await
     }
 
     async fn take_jobs(&self) {

@@ -7,6 +7,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use super::{Client, TestApp};
 
 pub struct Replica {
@@ -18,10 +23,19 @@ pub struct Replica {
 impl Replica {
     /// `token-broker serve` on the app's parts and this journal directory. Ready when it returns.
     pub async fn start(app: &TestApp, journal: &Path, log_level: &str) -> Self {
+        Self::launch(app, journal, &[("RUST_LOG", log_level)]).await
+    }
+
+    /// The same with a fault armed: `<point>:<kill|panic|stall>[:<nth>]`, see `src/fault.rs`.
+    pub async fn armed(app: &TestApp, journal: &Path, fault: &str) -> Self {
+        Self::launch(app, journal, &[("RUST_LOG", "info"), ("TOKEN_BROKER_FAULT", fault)]).await
+    }
+
+    async fn launch(app: &TestApp, journal: &Path, variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_token-broker"))
             .arg("serve")
             .env_clear()
-            .env("RUST_LOG", log_level)
+            .envs(variables.iter().copied())
             .env("DATABASE_URL", app.database.url())
             .env("TOKEN_BROKER_MASTER_KEYS", &app.master_keys)
             .env("TOKEN_BROKER_JFROG_URL", app.simulator.url())
@@ -70,9 +84,28 @@ impl Replica {
 
     /// SIGTERM, and whether it exited with 0.
     pub fn terminate(&mut self) -> bool {
-        let id = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        self.signal(Signal::SIGTERM);
         self.child.wait().expect("it ends").success()
+    }
+
+    /// SIGSTOP: it holds still with whatever it has in hand.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT: it goes on as if nothing had happened.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        kill(Pid::from_raw(id), signal).expect("it is ours");
+    }
+
+    /// Whether it ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is ours").is_some()
     }
 
     /// Everything it logged so far.

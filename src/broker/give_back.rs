@@ -1,0 +1,40 @@
+//! Pairs that came too late: given back to JFrog, when it is certain that nobody needs them.
+
+use super::Broker;
+use crate::{
+    jfrog::{Bearer, Pair, Vitality},
+    store::{ChainRow, TokenView},
+};
+
+impl Broker {
+    /// Gives back a pair that came too late: only when the chain that is there now is alive at JFrog, or nobody needs it.
+    pub(super) async fn give_back(&self, view: &TokenView, pair: &Pair) {
+        let there = self.store.token_by_id(view.team_id, view.id).await;
+        let alive = match &there {
+            Ok(None) => true,
+            Ok(Some(now)) => match now.younger() {
+                Some(chain) => self.vitality(now, chain).await == Vitality::Alive,
+                None => false,
+            },
+            Err(_) => false,
+        };
+        if alive {
+            self.revoke_with_itself(view, pair).await;
+        }
+    }
+
+    pub(super) async fn revoke_with_itself(&self, view: &TokenView, pair: &Pair) {
+        let Some((instance, id)) = self.jfrog.instance(Some(&view.instance)).zip(pair.token_id.as_deref()) else { return };
+        let revoked = self.jfrog.revoke(instance, &Bearer::Access(pair.access_token.clone()), id).await;
+        tracing::info!(?revoked, jfrog_token_id = id, "gave back a pair that is not needed");
+    }
+
+    /// Whether JFrog knows the chain's access token.
+    pub(super) async fn vitality(&self, view: &TokenView, chain: &ChainRow) -> Vitality {
+        let Some(instance) = self.jfrog.instance(Some(&view.instance)) else { return Vitality::Unknown };
+        match self.open_access(view, chain).await {
+            Ok(token) => self.jfrog.me(instance, &Bearer::Access(token)).await,
+            Err(_) => Vitality::Unknown,
+        }
+    }
+}
