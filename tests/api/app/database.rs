@@ -1,5 +1,9 @@
 //! One Postgres for all tests of this process, a database for each, copied from one that was migrated once.
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use token_broker::{dev::postgres::Cluster, store};
 use tokio::sync::OnceCell;
@@ -9,6 +13,8 @@ static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 
 pub struct TestDatabase {
     url: String,
+    /// A server that no other test uses, where the test is hard on it.
+    own: Option<Cluster>,
 }
 
 impl TestDatabase {
@@ -16,10 +22,27 @@ impl TestDatabase {
         let cluster = cluster().await;
         let name = format!("test_{}", Uuid::new_v4().simple());
         cluster.create_database(&name, Some("template_broker")).await.expect("a database");
-        let database = Self { url: cluster.url(&name) };
+        let database = Self { url: cluster.url(&name), own: None };
         // A copy has the original's installation id; this is a new installation.
         database.run("update installation set id = gen_random_uuid()").await;
         database
+    }
+
+    /// On a server of its own, that may be crashed.
+    pub async fn alone() -> Self {
+        let cluster = Cluster::temporary().await.expect("a private Postgres");
+        cluster.create_database("alone", None).await.expect("a database");
+        let url = cluster.url("alone");
+        store::migrate(url.parse().expect("a URL")).await.expect("migrates");
+        Self { url, own: Some(cluster) }
+    }
+
+    /// Crashes the server as a killed backend does: every connection is cut, memory is gone, the log is replayed.
+    pub async fn crash(&self) {
+        assert!(self.own.is_some(), "other tests use this server");
+        let victim = "select pid from pg_stat_activity where backend_type = 'checkpointer'";
+        let victim: i32 = sqlx::query_scalar(victim).fetch_one(&mut self.connect().await).await.expect("a process id");
+        kill(Pid::from_raw(victim), Signal::SIGKILL).expect("the server's account is ours, or we are root");
     }
 
     pub fn url(&self) -> &str {

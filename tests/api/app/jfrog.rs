@@ -63,7 +63,7 @@ pub fn chain_ids(token: &Value) -> Vec<String> {
     sorted(chains.iter().map(|chain| chain["token_id"].as_str().expect("a pair").to_owned()).collect())
 }
 
-fn sorted(mut ids: Vec<String>) -> Vec<String> {
+pub fn sorted(mut ids: Vec<String>) -> Vec<String> {
     ids.sort();
     ids
 }

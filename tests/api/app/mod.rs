@@ -48,8 +48,12 @@ pub struct TestApp {
 impl TestApp {
     /// Starts everything, and makes the team.
     pub async fn start() -> Self {
+        Self::start_on(TestDatabase::new().await).await
+    }
+
+    /// The same on this database.
+    pub async fn start_on(database: TestDatabase) -> Self {
         let master_keys = some_master_key("k1");
-        let database = TestDatabase::new().await;
         let simulator = Simulator::start(any_port(), None).await.expect("the simulator starts");
         let journal = tempfile::tempdir().expect("a directory");
         let running = serve::start(settings(&database, &simulator, &journal, &master_keys), None).await.expect("it starts");

@@ -23,19 +23,22 @@ pub struct Replica {
 impl Replica {
     /// `token-broker serve` on the app's parts and this journal directory. Ready when it returns.
     pub async fn start(app: &TestApp, journal: &Path, log_level: &str) -> Self {
-        Self::launch(app, journal, &[("RUST_LOG", log_level)]).await
+        Self::launch(app, journal, &[("RUST_LOG", log_level)])
+            .await
+            .unwrap_or_else(|log| panic!("it did not become ready: {log}"))
     }
 
     /// The same with a fault armed: `<point>:<kill|panic|stall>[:<nth>]`, see `src/fault.rs`.
     pub async fn armed(app: &TestApp, journal: &Path, fault: &str) -> Self {
-        Self::launch(app, journal, &[("RUST_LOG", "info"), ("TOKEN_BROKER_FAULT", fault)]).await
+        let fault = [("RUST_LOG", "info"), ("TOKEN_BROKER_FAULT", fault)];
+        Self::launch(app, journal, &fault).await.unwrap_or_else(|log| panic!("it did not become ready: {log}"))
     }
 
-    async fn launch(app: &TestApp, journal: &Path, variables: &[(&str, &str)]) -> Self {
+    /// The same with more variables; the error is what it said before it gave up.
+    pub async fn launch(app: &TestApp, journal: &Path, variables: &[(&str, &str)]) -> Result<Self, String> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_token-broker"))
             .arg("serve")
             .env_clear()
-            .envs(variables.iter().copied())
             .env("DATABASE_URL", app.database.url())
             .env("TOKEN_BROKER_MASTER_KEYS", &app.master_keys)
             .env("TOKEN_BROKER_JFROG_URL", app.simulator.url())
@@ -44,6 +47,7 @@ impl Replica {
             .env("TOKEN_BROKER_JOURNAL_DIR", journal)
             .env("TOKEN_BROKER_JFROG_TIMEOUT_SECONDS", "2")
             .env("TOKEN_BROKER_LEASE_SECONDS", "3")
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
@@ -66,9 +70,10 @@ impl Replica {
             }
         });
         let Ok(address) = address.await else {
-            panic!("the replica did not become ready: {}", log.lock().expect("no panic there"))
+            drop(child.wait());
+            return Err(log.lock().expect("no panic there").clone());
         };
-        Self { child, base: format!("http://{address}"), log }
+        Ok(Self { child, base: format!("http://{address}"), log })
     }
 
     /// The client's key, against this replica.
