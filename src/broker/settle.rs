@@ -27,6 +27,8 @@ pub(super) enum Settled {
     Done,
     /// Look again later.
     Later(Duration),
+    /// Someone else could not or would not do their part: look again later, and later still each time.
+    Failed,
 }
 
 impl Broker {
@@ -135,6 +137,6 @@ impl Broker {
     }
 }
 
-fn until(view: &TokenView, at: time::OffsetDateTime) -> Duration {
+pub(super) fn until(view: &TokenView, at: time::OffsetDateTime) -> Duration {
     Duration::try_from(at - view.now).unwrap_or(Duration::ZERO) + Duration::from_millis(100)
 }

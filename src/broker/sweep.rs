@@ -4,25 +4,33 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::{Broker, BrokerError, marker};
+use super::{
+    Broker, BrokerError, marker,
+    settle::{Settled, until},
+};
 use crate::{
     actor::Actor,
     jfrog::{Bearer, Instance, Listed, Revoked, Vitality},
-    store::{Attempt, ChainRow, ChainState, Ending, NewAttempt, TokenState, TokenView},
+    store::{Attempt, ChainRow, ChainState, Ending, NewAttempt, TokenView},
 };
+
+/// Something else is under way for the token.
+const BUSY: Duration = Duration::from_secs(2);
 
 impl Broker {
     /// Revokes what carries this very token's markers, was issued at least `min_age` ago, and is no pair of ours. Under an
     /// attempt of its own, so no other pair of the token is made meanwhile; with our own ids read after the listing.
-    /// `false`: something else is under way, or JFrog could not be asked.
-    pub(super) async fn sweep(&self, view: &TokenView, min_age: Duration) -> Result<bool, BrokerError> {
-        // A pair may be handed out long after it was issued: while what was handed out must go on working, nothing is swept.
-        if view.state != TokenState::Creating && !view.rotatable {
-            return Ok(false);
+    pub(super) async fn sweep(&self, view: &TokenView, min_age: Duration) -> Result<Settled, BrokerError> {
+        // A pair may be handed out long after it was issued: what was replaced goes on working until its holders had their time.
+        if let Some(chain) = view.chains.iter().max_by_key(|chain| chain.sweep_after)
+            && chain.sweep_after > view.now
+        {
+            return Ok(Settled::Later(until(view, chain.sweep_after)));
         }
         let (actor, began) = (Actor::system(), Instant::now());
-        let Some(instance) = self.jfrog.instance(Some(&view.instance)) else { return Ok(false) };
-        let Some(bearer) = self.sweeper(view).await? else { return Ok(false) };
+        let Some(instance) = self.jfrog.instance(Some(&view.instance)) else { return Ok(Settled::Failed) };
+        // Settling comes first: it makes the chain that can list and revoke, and schedules this again.
+        let Some(bearer) = self.sweeper(view).await? else { return Ok(Settled::Later(self.timing.lease)) };
         let chain = &view.chains[0];
         let new = NewAttempt {
             id: Uuid::now_v7(),
@@ -35,17 +43,17 @@ impl Broker {
             lease: self.timing.lease,
             replica: self.replica,
         };
-        let Some(attempt) = self.store.begin_attempt(&new, &actor).await? else { return Ok(false) };
+        let Some(attempt) = self.store.begin_attempt(&new, &actor).await? else { return Ok(Settled::Later(BUSY)) };
         let replaced = self.revoke_replaced(view, instance).await?;
-        let complete = match self.jfrog.list(instance, &bearer, &self.token_marker(view.id)).await {
+        let swept = match self.jfrog.list(instance, &bearer, &self.token_marker(view.id)).await {
             Ok(listed) => self.revoke_orphans(view, &attempt, (instance, &bearer), listed, (began, min_age)).await?,
             Err(detail) => {
                 tracing::warn!(token = view.name, detail, "orphans could not be listed");
-                false
+                Settled::Failed
             }
         };
         self.end(attempt, Ending { chain_state: None, error: None, keep_lease: false, no_heal_for: None }, &actor).await;
-        Ok(complete && replaced)
+        Ok(if replaced { swept } else { Settled::Failed })
     }
 
     /// Revokes the pairs that were in the chains' places before, each with itself: they may be another user's, and an imported one
@@ -71,7 +79,7 @@ impl Broker {
         Ok(complete)
     }
 
-    /// Of what was listed, revokes what is surely nobody's. `false`: something is left to look at again.
+    /// Of what was listed, revokes what is surely nobody's.
     async fn revoke_orphans(
         &self,
         view: &TokenView,
@@ -79,11 +87,11 @@ impl Broker {
         (instance, bearer): (&Instance, &Bearer),
         listed: Vec<Listed>,
         (began, min_age): (Instant, Duration),
-    ) -> Result<bool, BrokerError> {
-        let Some(now) = self.store.token_by_id(view.team_id, view.id).await? else { return Ok(false) };
+    ) -> Result<Settled, BrokerError> {
+        let Some(now) = self.store.token_by_id(view.team_id, view.id).await? else { return Ok(Settled::Done) };
         // Recovery has ended this attempt: someone else may be making a pair now.
         if !now.attempt.as_ref().is_some_and(|row| row.id == attempt.id && row.live) {
-            return Ok(false);
+            return Ok(Settled::Later(BUSY));
         }
         let ours: Vec<&str> = now.chains.iter().filter_map(|chain| chain.jfrog_token_id.as_deref()).collect();
         // The orphan of an uncertain chain may be a pair in a crashed replica's journal; that of a chain whose id JFrog did not
@@ -92,23 +100,25 @@ impl Broker {
             |chain: &&ChainRow| chain.state != ChainState::Uncertain && (chain.generation == 0 || chain.jfrog_token_id.is_some());
         let markers: Vec<String> =
             now.chains.iter().filter(known).map(|chain| self.chain_marker(view.id, chain.letter)).collect();
-        let mut complete = markers.len() == now.chains.len();
+        let mut swept = if markers.len() == now.chains.len() { Settled::Done } else { Settled::Later(self.timing.lease) };
         let issued_before = now.now.unix_timestamp() - i64::try_from(min_age.as_secs()).unwrap_or(i64::MAX);
         let orphan = |token: &Listed| {
             markers.iter().any(|marker| marker::carries(&token.description, marker)) && !ours.contains(&token.token_id.as_str())
         };
         for token in listed.into_iter().filter(orphan) {
-            let old_enough = token.issued_at.is_some_and(|at| at <= issued_before) || min_age.is_zero();
+            let too_young = token.issued_at.map_or(min_age, |at| seconds(at - issued_before));
             let in_time = began.elapsed() + self.timing.jfrog_timeout < self.timing.lease;
-            if !old_enough || !in_time {
-                complete = false;
+            if !(too_young.is_zero() || min_age.is_zero()) || !in_time {
+                swept = Settled::Later(too_young.max(BUSY));
                 continue;
             }
             let revoked = self.jfrog.revoke(instance, bearer, &token.token_id).await;
             tracing::info!(token = view.name, jfrog_token_id = token.token_id, ?revoked, "an orphan was found");
-            complete &= matches!(revoked, Revoked::Gone | Revoked::NotRevocable);
+            if !matches!(revoked, Revoked::Gone | Revoked::NotRevocable) {
+                swept = Settled::Failed;
+            }
         }
-        Ok(complete)
+        Ok(swept)
     }
 
     /// Who may list and revoke: a chain that works, or the identity token of a registration that is being made.
@@ -118,4 +128,8 @@ impl Broker {
         }
         Ok(self.open_identity(view).await?.map(Bearer::Identity))
     }
+}
+
+fn seconds(count: i64) -> Duration {
+    Duration::from_secs(u64::try_from(count).unwrap_or(0))
 }

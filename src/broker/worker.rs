@@ -93,13 +93,14 @@ impl Broker {
                 None => Settled::Done,
                 Some(view) => {
                     let reuse_for = Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0));
-                    if self.sweep(&view, reuse_for).await? { Settled::Done } else { Settled::Later(back_off(job)) }
+                    self.sweep(&view, reuse_for).await?
                 }
             },
         };
         match settled {
             Settled::Done => self.store.finish_job(job).await?,
-            Settled::Later(delay) => self.store.postpone_job(job, delay).await?,
+            Settled::Later(delay) => self.store.postpone_job(job, delay, 0).await?,
+            Settled::Failed => self.store.postpone_job(job, back_off(job), job.failures + 1).await?,
         }
         Ok(())
     }

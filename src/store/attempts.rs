@@ -161,7 +161,7 @@ impl Store {
         let done = sqlx::query_scalar!(
             r#"with held as (
                    -- Every statement that changes an attempt takes the token's row first: no two can wait for each other.
-                   select t.id from tokens t where (select in_team($1)) and t.id = $16 for no key update),
+                   select t.id, t.reuse_for from tokens t where (select in_team($1)) and t.id = $16 for no key update),
                moved as (
                    update chains set
                           -- A new chain in place of an old one, which may still be in use.
@@ -171,6 +171,9 @@ impl Store {
                                                      else chains.replaced_generation end,
                           replaced_jfrog_token_id = case when $12 in ('heal', 'recreate') then chains.jfrog_token_id
                                                          else chains.replaced_jfrog_token_id end,
+                          sweep_after = case when $12 in ('heal', 'recreate') then greatest(chains.sweep_after, clock_timestamp()
+                                             + make_interval(secs => effective_reuse_for(held.reuse_for, chains.refreshed_at, chains.expires_at)))
+                                        else chains.sweep_after end,
                           state = 'active', resent = false, generation = chains.generation + 1, access_token = $4, refresh_token = $5,
                           reference_token = $6, jfrog_token_id = $7, fingerprint = $8, scope = coalesce($9, chains.scope),
                           refreshed_at = $10::timestamptz, expires_at = $10::timestamptz + make_interval(secs => $11)
@@ -183,7 +186,7 @@ impl Store {
                           generation = case when $12 = 'create' then greatest(t.generation, 1) else t.generation + 1 end,
                           rotatable_at = greatest(t.rotatable_at, clock_timestamp() + make_interval(secs =>
                               effective_reuse_for(t.reuse_for, moved.refreshed_at, moved.expires_at))),
-                          subject = coalesce($13, t.subject), heal_after = 'epoch',
+                          subject = coalesce($13, t.subject), heal_after = 'epoch', rejected_since = null, rejections = 0,
                           last_error_at = null, last_error_kind = null, last_error_detail = null
                    from moved where (select in_team($1)) and t.id = moved.token_id
                    returning t.id, t.team_id, t.name, t.generation, t.state),
@@ -274,7 +277,9 @@ impl Store {
                    update tokens t set
                           last_error_at = case when $6::text is null then t.last_error_at else now() end,
                           last_error_kind = coalesce($6, t.last_error_kind), last_error_detail = coalesce($7, t.last_error_detail),
-                          heal_after = coalesce(now() + make_interval(secs => $8), t.heal_after)
+                          heal_after = coalesce(now() + make_interval(secs => $8), t.heal_after),
+                          rejected_since = case when $6 = 'jfrog-unauthenticated' then coalesce(t.rejected_since, now()) else t.rejected_since end,
+                          rejections = t.rejections + ($6 is not distinct from 'jfrog-unauthenticated')::int
                    from mine where (select in_team($1)) and t.id = mine.token_id
                    returning t.id, t.team_id, t.name, t.generation),
                audited as (

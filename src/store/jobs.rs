@@ -28,7 +28,7 @@ pub struct Job {
     pub subject: Uuid,
     /// Its team; `None`: the token is gone.
     pub team_id: Option<Uuid>,
-    /// How often in a row it was taken without being finished.
+    /// How often in a row it could not be done.
     pub failures: i32,
     /// When it becomes due again by itself.
     pub held_until: OffsetDateTime,
@@ -44,10 +44,10 @@ impl Store {
             Job,
             r#"with due as (
                    select kind, subject from jobs where due_at <= now() order by due_at limit $1 for update skip locked)
-               update jobs set due_at = now() + make_interval(secs => $2), failures = jobs.failures + 1
+               update jobs set due_at = now() + make_interval(secs => $2)
                from due where jobs.kind = due.kind and jobs.subject = due.subject
                returning jobs.kind as "kind!: JobKind", jobs.subject, team_of_token(jobs.subject) as team_id,
-                         jobs.failures - 1 as "failures!", jobs.due_at as held_until"#,
+                         jobs.failures, jobs.due_at as held_until"#,
             limit,
             hold.as_secs_f64()
         )
@@ -71,19 +71,19 @@ impl Store {
         Ok(())
     }
 
-    /// The job is tried again after `delay`, unless someone has scheduled it anew meanwhile.
+    /// The job is tried again after `delay`, having failed so often, unless someone has scheduled it anew meanwhile.
     ///
     /// # Errors
     /// Postgres.
-    pub async fn postpone_job(&self, job: &Job, delay: Duration) -> Result<()> {
+    pub async fn postpone_job(&self, job: &Job, delay: Duration, failures: i32) -> Result<()> {
         sqlx::query!(
-            "update jobs set due_at = now() + make_interval(secs => $4), failures = case when $5 then 0 else failures end
+            "update jobs set due_at = now() + make_interval(secs => $4), failures = $5
              where kind = $1 and subject = $2 and due_at = $3",
             job.kind as JobKind,
             job.subject,
             job.held_until,
             delay.as_secs_f64(),
-            job.kind == JobKind::KeepAlive
+            failures
         )
         .execute(&self.pool)
         .await?;

@@ -13,6 +13,7 @@ mod jobs;
 mod notify;
 mod registrations;
 mod teams;
+mod token_view;
 mod tokens;
 
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub use jobs::{Job, JobKind};
 pub use notify::Signals;
 pub use registrations::{NewToken, TokenChanges};
 pub use teams::TeamRow;
-pub use tokens::{AttemptRow, ChainRow, ChainState, Letter, Replaced, TokenState, TokenView};
+pub use token_view::{AttemptRow, ChainRow, ChainState, Letter, Replaced, TokenState, TokenView};
 
 /// Migrations, compiled in.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();

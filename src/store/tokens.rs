@@ -3,195 +3,8 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Result, Store};
+use super::{AttemptRow, ChainRow, ChainState, Letter, Replaced, Result, Store, TokenState, TokenView};
 use crate::secret::Sealed;
-
-/// Where a registration stands, as stored; `active`, `uncertain` and `lost` follow from its chains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
-pub enum TokenState {
-    /// Its chains are being made.
-    Creating,
-    /// In use.
-    Registered,
-    /// A delete that could not reach JFrog yet.
-    Revoked,
-}
-
-/// Where a chain stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
-pub enum ChainState {
-    /// Its pair is the newest JFrog gave.
-    Active,
-    /// A refresh was sent and its outcome is not known.
-    Uncertain,
-    /// There is no pair that works, or none yet.
-    Lost,
-}
-
-/// Which of the two chains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
-pub enum Letter {
-    /// The first.
-    A,
-    /// The second.
-    B,
-}
-
-impl Letter {
-    /// As it stands in the marker and in answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::A => "a",
-            Self::B => "b",
-        }
-    }
-}
-
-/// A registration with its chains and what is under way, as of `now`.
-#[derive(Clone, Debug)]
-pub struct TokenView {
-    /// Stands in the marker at JFrog.
-    pub id: Uuid,
-    /// Whose.
-    pub team_id: Uuid,
-    /// Its name.
-    pub name: String,
-    /// For people.
-    pub description: String,
-    /// Which JFrog.
-    pub instance: String,
-    /// Asked of JFrog.
-    pub scope: Option<String>,
-    /// Asked of JFrog.
-    pub audience: Option<String>,
-    /// Asked of JFrog.
-    pub project_key: Option<String>,
-    /// Asked of JFrog, seconds.
-    pub expires_in: Option<i64>,
-    /// Asked of JFrog.
-    pub include_reference_token: bool,
-    /// Seconds, as configured.
-    pub reuse_for: i32,
-    /// Adopted from a pasted pair.
-    pub imported: bool,
-    /// 1 or 2.
-    pub chain_count: i16,
-    /// JFrog's `sub`.
-    pub subject: Option<String>,
-    /// Where it stands.
-    pub state: TokenState,
-    /// Pairs handed out under this name.
-    pub generation: i64,
-    /// Whether `rotatable_at` has passed.
-    pub rotatable: bool,
-    /// When it passes.
-    pub rotatable_at: OffsetDateTime,
-    /// JFrog refused to make the missing chain, not long ago.
-    pub heal_refused: bool,
-    /// Sealed, while the chains are being made and it is not past its time.
-    pub identity_token: Option<Sealed>,
-    /// Digest of the request that registered it.
-    pub request_sha256: Option<Vec<u8>>,
-    /// `(at, kind, detail)`.
-    pub last_error: Option<(OffsetDateTime, String, String)>,
-    /// When it was registered.
-    pub created_at: OffsetDateTime,
-    /// By whom.
-    pub created_by: String,
-    /// a, then b.
-    pub chains: Vec<ChainRow>,
-    /// What is under way, or was when its owner died.
-    pub attempt: Option<AttemptRow>,
-    /// Postgres' clock at the read.
-    pub now: OffsetDateTime,
-}
-
-/// A chain.
-#[derive(Clone, Debug)]
-pub struct ChainRow {
-    /// Row id.
-    pub id: Uuid,
-    /// a or b.
-    pub letter: Letter,
-    /// Where it stands.
-    pub state: ChainState,
-    /// Its pairs so far.
-    pub generation: i64,
-    /// Uncertain, and its refresh token was sent once more already.
-    pub resent: bool,
-    /// Sealed.
-    pub access_token: Option<Sealed>,
-    /// Sealed.
-    pub refresh_token: Option<Sealed>,
-    /// JFrog's id of the pair.
-    pub jfrog_token_id: Option<String>,
-    /// Of the access token.
-    pub fingerprint: Option<String>,
-    /// Granted by JFrog.
-    pub scope: Option<String>,
-    /// When the pair was obtained.
-    pub refreshed_at: Option<OffsetDateTime>,
-    /// `None` with a pair: never.
-    pub expires_at: Option<OffsetDateTime>,
-    /// The pair that a heal or a recreate replaced, until it is revoked.
-    pub replaced: Option<Replaced>,
-}
-
-/// A pair that was replaced by a new chain in its place.
-#[derive(Clone, Debug)]
-pub struct Replaced {
-    /// Sealed for the generation it was.
-    pub access_token: Sealed,
-    /// Which that was.
-    pub generation: i64,
-    /// JFrog's id of it.
-    pub jfrog_token_id: String,
-}
-
-/// An attempt as others see it.
-#[derive(Clone, Debug)]
-pub struct AttemptRow {
-    /// Its id.
-    pub id: Uuid,
-    /// Which chain.
-    pub chain_id: Option<Uuid>,
-    /// When it began.
-    pub begun_at: OffsetDateTime,
-    /// Whether its lease still runs.
-    pub live: bool,
-    /// When its lease ends.
-    pub lease_until: OffsetDateTime,
-}
-
-impl TokenView {
-    /// The chain whose pair is the newest among the active ones: the one that is handed out.
-    pub fn younger(&self) -> Option<&ChainRow> {
-        self.active().max_by_key(|chain| chain.refreshed_at)
-    }
-
-    /// The active chain that is rotated next.
-    pub fn older(&self) -> Option<&ChainRow> {
-        self.active().min_by_key(|chain| chain.refreshed_at)
-    }
-
-    /// Chains that work.
-    pub fn active(&self) -> impl Iterator<Item = &ChainRow> {
-        self.chains.iter().filter(|chain| chain.state == ChainState::Active)
-    }
-
-    /// The first chain that does not work.
-    pub fn missing(&self) -> Option<&ChainRow> {
-        self.chains.iter().find(|chain| chain.state != ChainState::Active)
-    }
-
-    /// Whether the chain's access token still has `seconds` to live.
-    pub fn alive(&self, chain: &ChainRow, seconds: i64) -> bool {
-        chain.expires_at.is_none_or(|at| at - self.now >= time::Duration::seconds(seconds))
-    }
-}
 
 /// The join as it comes: one row a chain, the token's columns repeated.
 struct Row {
@@ -216,6 +29,8 @@ struct Row {
     heal_refused: bool,
     identity_token: Option<Vec<u8>>,
     request_sha256: Option<Vec<u8>>,
+    rejections: i32,
+    rejected_since: Option<OffsetDateTime>,
     last_error_at: Option<OffsetDateTime>,
     last_error_kind: Option<String>,
     last_error_detail: Option<String>,
@@ -237,6 +52,7 @@ struct Row {
     replaced_access_token: Option<Vec<u8>>,
     replaced_generation: Option<i64>,
     replaced_jfrog_token_id: Option<String>,
+    sweep_after: OffsetDateTime,
     attempt_id: Option<Uuid>,
     attempt_chain_id: Option<Uuid>,
     attempt_begun_at: Option<OffsetDateTime>,
@@ -302,11 +118,11 @@ impl Store {
                       t.include_reference_token, t.reuse_for, t.imported, t.chain_count, t.subject, t.state as "state: TokenState",
                       t.generation, t.rotatable_at <= now() as "rotatable!", t.rotatable_at, t.heal_after > now() as "heal_refused!",
                       case when t.identity_token_until > now() then t.identity_token end as identity_token, t.request_sha256,
-                      t.last_error_at, t.last_error_kind, t.last_error_detail, t.created_at, t.created_by, now() as "now!",
+                      t.rejections, t.rejected_since, t.last_error_at, t.last_error_kind, t.last_error_detail, t.created_at, t.created_by, now() as "now!",
                       c.id as chain_id, c.letter as "letter: Letter", c.state as "chain_state: ChainState",
                       c.generation as chain_generation, c.resent, c.access_token, c.refresh_token, c.jfrog_token_id,
                       c.fingerprint, c.scope as chain_scope, c.refreshed_at, c.expires_at,
-                      c.replaced_access_token, c.replaced_generation, c.replaced_jfrog_token_id,
+                      c.replaced_access_token, c.replaced_generation, c.replaced_jfrog_token_id, c.sweep_after,
                       a.id as "attempt_id?", a.chain_id as attempt_chain_id, a.begun_at as "attempt_begun_at?",
                       a.lease_until > now() as attempt_live, a.lease_until as "attempt_lease_until?"
                from tokens t join chains c on c.token_id = t.id left join attempts a on a.token_id = t.id
@@ -345,6 +161,7 @@ impl Row {
             scope: self.chain_scope.clone(),
             refreshed_at: self.refreshed_at,
             expires_at: self.expires_at,
+            sweep_after: self.sweep_after,
             replaced: replaced.map(|((access_token, generation), jfrog_token_id)| Replaced {
                 access_token: Sealed::from_bytes(access_token),
                 generation,
@@ -378,6 +195,8 @@ impl Row {
             heal_refused: self.heal_refused,
             identity_token: self.identity_token.map(Sealed::from_bytes),
             request_sha256: self.request_sha256,
+            rejections: self.rejections,
+            rejected_since: self.rejected_since,
             last_error: error.map(|((at, kind), detail)| (at, kind, detail)),
             created_at: self.created_at,
             created_by: self.created_by,

@@ -127,7 +127,7 @@ impl World {
 
     async fn crash_postgres(&self) {
         while !self.holding_still.load(Ordering::SeqCst) {
-            let pause = rand::rng().random_range(3_000..10_000);
+            let pause = rand::rng().random_range(8_000..30_000);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             if !self.holding_still.load(Ordering::SeqCst) {
                 self.app.database.crash().await;

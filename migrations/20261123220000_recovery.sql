@@ -1,0 +1,23 @@
+-- What recovery has to remember: how long a replaced pair may still be in use, how often and since when JFrog refuses a user,
+-- and which database this is, so that a copy of it is noticed.
+alter table chains add column sweep_after timestamptz not null default 'epoch';
+comment on column chains.sweep_after is 'until then, what a heal or a recreate replaced may still be in use: nothing with this chain''s marker is revoked';
+
+alter table tokens
+    add column rejected_since timestamptz,
+    add column rejections integer not null default 0,
+    add constraint tokens_rejected check ((rejected_since is null) = (rejections = 0));
+comment on column tokens.rejected_since is 'when JFrog first answered 401 to one of its bearers, with no success since';
+comment on column tokens.rejections is 'how often it did since then';
+
+alter table installation
+    add column database_identity text,
+    add column previous_ids uuid[] not null default '{}';
+comment on column installation.database_identity is 'the server''s and the database''s identity where the service runs; another one means that this is a copy. Null: not started yet';
+comment on column installation.previous_ids is 'ids of which this was a copy, and ids of journals that were adopted with it';
+grant update on installation to token_broker_app;
+
+-- The same on a physical standby, another one after a dump was restored or a database was used as a template.
+create function database_identity() returns text language sql stable as
+$$ select (select system_identifier from pg_control_system()) || '/' || (select oid from pg_database where datname = current_database()) $$;
+comment on function database_identity is 'which database of which server this is';
