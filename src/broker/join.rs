@@ -147,6 +147,10 @@ impl Broker {
         for chain in own.into_iter().chain(others).chain(own.is_none().then_some(older)) {
             bearers.push(Bearer::Access(self.open_access(&view, chain).await?));
         }
+        // One bearer a time: JFrog locks users after repeated bad credentials. After a 401 it is the next one's turn.
+        let turn = usize::try_from(view.rejections).unwrap_or(0) % bearers.len().max(1);
+        bearers.rotate_left(turn);
+        bearers.truncate(1);
         let call = Call::Refresh(self.open_refresh(&view, older).await?);
         let respect_rotatable_at = !overrule && !expiring;
         let plan = Plan { view: &view, chain: older, kind: "rotate", call, bearers, respect_rotatable_at };

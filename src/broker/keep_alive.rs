@@ -6,10 +6,14 @@ use std::time::Duration;
 use rand::RngExt;
 use uuid::Uuid;
 
-use super::{Broker, BrokerError, join::Advance, settle::Settled};
+use super::{
+    Broker, BrokerError,
+    join::{AFTER_UNAUTHENTICATED, Advance},
+    settle::Settled,
+};
 use crate::{
     actor::Actor,
-    jfrog::{Bearer, Vitality},
+    jfrog::Vitality,
     store::{ChainRow, TokenState, TokenView},
 };
 
@@ -25,9 +29,19 @@ impl Broker {
         if view.state != TokenState::Registered {
             return Ok(Settled::Later(TRY_AGAIN));
         }
+        if view.rejections > 0 {
+            return self.doubt(&view).await;
+        }
         let due = view.older().map(|older| until_half_life(&view, older));
         if due != Some(Duration::ZERO) && view.missing().is_none() {
-            self.probe(&view).await;
+            let refused = match view.younger() {
+                Some(chain) => self.vitality(&view, chain).await == Vitality::Dead,
+                None => false,
+            };
+            if refused {
+                self.store.note_probe(team, token, true).await?;
+                return Ok(Settled::Later(AFTER_UNAUTHENTICATED));
+            }
             return Ok(Settled::Later(due.unwrap_or(PROBE).min(jittered(PROBE))));
         }
         let advance = self.advance((team, view.name.clone(), false), &Actor::system()).await;
@@ -38,18 +52,6 @@ impl Broker {
             Advance::Unavailable { retry_after, .. } => jittered(retry_after.max(TRY_AGAIN)),
             _ => jittered(TRY_AGAIN),
         }))
-    }
-
-    async fn probe(&self, view: &TokenView) {
-        let Some((instance, chain)) = self.jfrog.instance(Some(&view.instance)).zip(view.younger()) else { return };
-        let Ok(token) = self.open_access(view, chain).await else { return };
-        if self.jfrog.me(instance, &Bearer::Access(token)).await == Vitality::Dead {
-            tracing::warn!(
-                token = view.name,
-                chain = chain.letter.as_str(),
-                "JFrog does not know the current access token any more"
-            );
-        }
     }
 }
 

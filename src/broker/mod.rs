@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod doubt;
 mod entry;
 mod errors;
 mod give_back;

@@ -14,7 +14,7 @@ use crate::{
     actor::Actor,
     fault::{self, Point},
     jfrog::{Bearer, Reason, Vitality},
-    store::{ChainState, TokenState, TokenView},
+    store::{ChainState, Lost, TokenState, TokenView},
 };
 
 /// After a reconnect to Postgres, dead owners' attempts are left alone for so long.
@@ -109,10 +109,8 @@ impl Broker {
             return Ok(Settled::Later(AFTER_UNAUTHENTICATED));
         }
         // (d) Only a person can help.
-        let why = "JFrog knows neither the refresh tokens nor the access tokens of this token any more: an answer was lost, or the \
-                   tokens or their user were revoked at JFrog";
         tracing::error!(token = view.name, "the token is lost: it needs to be recreated");
-        self.store.declare_lost(view.team_id, view.id, why).await?;
+        self.store.declare_lost(view.team_id, view.id, Lost::NoChain).await?;
         Ok(Settled::Done)
     }
 

@@ -6,6 +6,39 @@ use uuid::Uuid;
 use super::{ChainRow, ChainState, Result, Store};
 use crate::actor::Actor;
 
+/// Why a token is lost.
+#[derive(Clone, Copy, Debug)]
+pub enum Lost {
+    /// No chain works and none can be made.
+    NoChain,
+    /// JFrog refused the user's bearers at least so often in a row, and for so many hours.
+    UserRejected {
+        /// At least so often.
+        times: i32,
+        /// And for so long.
+        hours: i32,
+    },
+}
+
+impl Lost {
+    /// A word for programs, a sentence for people, and what must hold.
+    fn told(self) -> (&'static str, &'static str, Option<(i32, i32)>) {
+        match self {
+            Self::NoChain => (
+                "lost",
+                "JFrog knows neither the refresh tokens nor the access tokens of this token any more: an answer was lost, or the \
+                 tokens or their user were revoked at JFrog",
+                None,
+            ),
+            Self::UserRejected { times, hours } => (
+                "user-rejected",
+                "JFrog has refused this token's user for hours: it was disabled, locked or deleted there, or its tokens were revoked",
+                Some((times, hours)),
+            ),
+        }
+    }
+}
+
 impl Store {
     /// The chain's pair does not work at JFrog: it is not handed out again, and settled at once.
     ///
@@ -43,22 +76,26 @@ impl Store {
         Ok(())
     }
 
-    /// No chain works and none can be made: from now on a person is needed.
+    /// From now on a person is needed: no chain works and none can be made, or, for `user-rejected`, JFrog has refused the user
+    /// `times` in a row and for at least `hours`.
     ///
     /// # Errors
     /// Postgres.
-    pub async fn declare_lost(&self, team: Uuid, token: Uuid, detail: &str) -> Result<()> {
+    pub async fn declare_lost(&self, team: Uuid, token: Uuid, why: Lost) -> Result<()> {
+        let (kind, detail, rejected) = why.told();
         sqlx::query_scalar!(
             r#"with held as (
                    select t.id, t.team_id, t.name, t.generation from tokens t
                    where (select in_team($1)) and t.id = $2
-                     and not exists (select 1 from chains c where c.token_id = t.id and c.state = 'active')
+                     and (not exists (select 1 from chains c where c.token_id = t.id and c.state = 'active')
+                          or t.rejections >= $5 and t.rejected_since <= now() - make_interval(hours => $6))
                      and not exists (select 1 from attempts a where a.token_id = t.id)
+                     and t.last_error_kind is distinct from $4
                    for no key update),
                moved as (
                    update chains c set state = 'lost' from held where (select in_team($1)) and c.token_id = held.id),
                named as (
-                   update tokens t set last_error_at = now(), last_error_kind = 'lost', last_error_detail = $3
+                   update tokens t set last_error_at = now(), last_error_kind = $4, last_error_detail = $3
                    from held where (select in_team($1)) and t.id = held.id),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name, generation)
@@ -66,9 +103,34 @@ impl Store {
                select pg_notify('token_broker', held.id::text)::text from held"#,
             team,
             token,
-            detail
+            detail,
+            kind,
+            rejected.map(|(times, _)| times),
+            rejected.map(|(_, hours)| hours)
         )
         .fetch_optional(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Takes down what a probe of one of the token's bearers said: JFrog refuses it, or knows it.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn note_probe(&self, team: Uuid, token: Uuid, refused: bool) -> Result<()> {
+        sqlx::query!(
+            "update tokens set rejected_since = case when $3 then coalesce(rejected_since, now()) end,
+                    rejections = case when $3 then rejections + 1 else 0 end,
+                    last_error_at = case when $3 then now() else last_error_at end,
+                    last_error_kind = case when $3 then 'jfrog-unauthenticated' else last_error_kind end,
+                    last_error_detail = case when $3 then 'JFrog does not know an access token of this token any more'
+                                        else last_error_detail end
+             where (select in_team($1)) and id = $2",
+            team,
+            token,
+            refused
+        )
+        .execute(&self.pool)
         .await?;
         Ok(())
     }

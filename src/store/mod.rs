@@ -26,6 +26,7 @@ pub use sqlx::postgres::PgConnectOptions;
 pub use api_keys::{ApiKeyRow, NewApiKey, PresentedKeyRow};
 pub use attempts::{Attempt, Committed, Ending, NewAttempt, NewPair};
 pub use audit::Event;
+pub use chains::Lost;
 pub use data_keys::DataKeyRow;
 pub use hand_out::{HandOut, HandOutRule};
 pub use jobs::{Job, JobKind};

@@ -3,7 +3,7 @@
 use serde_json::json;
 use token_broker::dev::simulator::{Fault, Route, Rule};
 
-use crate::app::TestApp;
+use crate::app::{TestApp, jfrog::both_active};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_refresh_answer_costs_no_token_and_no_human() {
@@ -90,8 +90,4 @@ async fn a_registration_that_died_between_its_last_chain_and_its_completion_is_c
     app.token_until("deploy", "completed", |token| token["status"] == "active" && both_active(token)).await;
     assert_eq!(app.database.count("select count(*) from tokens where identity_token is not null").await, 0);
     app.ci.refresh("deploy", json!({})).await.expect(200);
-}
-
-fn both_active(token: &serde_json::Value) -> bool {
-    token["chains"].as_array().is_some_and(|chains| chains.len() == 2 && chains.iter().all(|chain| chain["status"] == "active"))
 }

@@ -12,3 +12,4 @@ mod secrecy;
 mod settle;
 mod stampede;
 mod start_up;
+mod user_rejected;

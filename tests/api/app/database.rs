@@ -72,8 +72,11 @@ impl TestDatabase {
     /// Makes everything stored `seconds` older.
     pub async fn shift_times(&self, seconds: i64) {
         self.run(&format!(
-            "update chains set refreshed_at = refreshed_at - interval '{seconds} s', expires_at = expires_at - interval '{seconds} s';
-             update tokens set rotatable_at = rotatable_at - interval '{seconds} s', heal_after = heal_after - interval '{seconds} s';"
+            "update chains set refreshed_at = refreshed_at - interval '{seconds} s', expires_at = expires_at - interval '{seconds} s',
+                               sweep_after = sweep_after - interval '{seconds} s';
+             update tokens set rotatable_at = rotatable_at - interval '{seconds} s', heal_after = heal_after - interval '{seconds} s',
+                               last_error_at = last_error_at - interval '{seconds} s',
+                               rejected_since = rejected_since - interval '{seconds} s';"
         ))
         .await;
     }

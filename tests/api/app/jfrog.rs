@@ -30,6 +30,19 @@ impl TestApp {
         [Route::Create, Route::Refresh].iter().filter_map(|route| counters.get(route)).map(|counter| counter.calls).sum()
     }
 
+    /// The keep-alive of all tokens is due, and has had its turn when this returns.
+    pub async fn keep_alive_now(&self) {
+        self.database.run("update jobs set due_at = now() where kind = 'keep-alive'").await;
+        for _ in 0..100 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            // Taken, a job is held for a lease; done, it is put off for longer or for a second.
+            let waiting = "select count(*) from jobs where kind = 'keep-alive' and due_at <= now() + interval '3 s'";
+            if self.database.count(waiting).await == 0 {
+                return;
+            }
+        }
+    }
+
     /// Nothing is rotated unasked: for tests in which a short life passes.
     pub async fn no_keep_alive(&self) {
         self.database.run("delete from jobs where kind = 'keep-alive'").await;
@@ -55,6 +68,11 @@ impl TestApp {
             assert_eq!(self.alive(), Vec::<String>::new(), "asked at {at}");
         }
     }
+}
+
+/// Whether both chains of a token work.
+pub fn both_active(token: &Value) -> bool {
+    token["chains"].as_array().is_some_and(|chains| chains.len() == 2 && chains.iter().all(|chain| chain["status"] == "active"))
 }
 
 /// JFrog's ids of a token's chains.

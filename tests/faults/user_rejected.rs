@@ -1,0 +1,74 @@
+//! JFrog answers 401: one chain, or the user?
+
+use serde_json::json;
+
+use crate::app::{TestApp, jfrog::both_active};
+
+/// Lets time pass in steps, and the background have its turn after each.
+async fn half_hours(app: &TestApp, count: usize) {
+    for _ in 0..count {
+        app.let_pass(1_800).await;
+        app.keep_alive_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_is_refused_for_hours_is_lost_with_a_reason_and_jfrog_is_not_hammered() {
+    let app = TestApp::start().await;
+    app.register("deploy").await;
+    assert!(app.simulator.disable("user-of-deploy"));
+    // Rotation is due: its refusal is the first that is heard of it.
+    app.let_pass(21_700).await;
+    let before = app.simulator.calls().len();
+    app.ci.refresh("deploy", json!({"wait": 1})).await.expect(200);
+    half_hours(&app, 10).await;
+    let doubted = app.admin.get("/tokens/deploy").await.json;
+    assert_eq!((&doubted["status"], &doubted["last_error"]["kind"]), (&json!("active"), &json!("jfrog-unauthenticated")));
+    half_hours(&app, 4).await;
+    let lost = app.admin.get("/tokens/deploy").await.json;
+    assert_eq!((&lost["status"], &lost["last_error"]["kind"]), (&json!("lost"), &json!("user-rejected")), "{lost:#}");
+    app.ci.refresh("deploy", json!({})).await.refused(409, "token-lost");
+    assert!(app.simulator.calls().len() - before < 20, "in seven hours: {}", app.simulator.calls().len() - before);
+    assert_eq!(app.database.count("select count(*) from audit_events where action = 'token.lost'").await, 1);
+    half_hours(&app, 4).await;
+    assert_eq!(app.database.count("select count(*) from audit_events where action = 'token.lost'").await, 1, "said once");
+
+    app.simulator.enable("user-of-deploy");
+    let identity_token = app.simulator.identity_token("user-of-deploy");
+    app.admin.post("/tokens/deploy/recreate", json!({"identity_token": identity_token})).await.expect(200);
+    let handed = app.ci.refresh("deploy", json!({})).await.expect(200);
+    assert!(app.simulator.is_alive(handed.access_token()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_is_refused_for_some_hours_and_then_let_in_again_loses_nothing() {
+    let app = TestApp::start().await;
+    app.register("deploy").await;
+    app.simulator.disable("user-of-deploy");
+    app.let_pass(21_700).await;
+    app.ci.refresh("deploy", json!({"wait": 1})).await.expect(200);
+    half_hours(&app, 8).await;
+    app.simulator.enable("user-of-deploy");
+    half_hours(&app, 2).await;
+    let handed = app.ci.refresh("deploy", json!({})).await.expect(200);
+    assert_eq!(handed.json["warnings"], json!([]), "{}", handed.text);
+    assert!(app.simulator.is_alive(handed.access_token()));
+    assert_eq!(app.database.count("select rejections::bigint from tokens").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_was_revoked_at_jfrog_is_noticed_within_a_day_and_made_anew() {
+    let app = TestApp::start().await;
+    app.register_with("deploy", json!({"reuse_for": 1})).await.expect(201);
+    let handed = app.ci.refresh("deploy", json!({})).await.expect(200);
+    let current = handed.json["token_id"].as_str().expect("an id").parse().expect("a UUID");
+    assert!(app.simulator.revoke(current));
+    for _ in 0..4 {
+        app.let_pass(400).await;
+        app.keep_alive_now().await;
+    }
+    let token = app.token_until("deploy", "healed", both_active).await;
+    assert!(!token.to_string().contains(handed.json["token_id"].as_str().expect("an id")), "{token:#}");
+    let now = app.ci.refresh("deploy", json!({})).await.expect(200);
+    assert!(app.simulator.is_alive(now.access_token()));
+}
