@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::secret::Sealed;
+use crate::{names::Asked, secret::Sealed};
 
 /// The header has this many bytes, padded; the body's length and the body follow.
 const HEADER: usize = 4096;
@@ -43,6 +43,9 @@ pub struct Header {
     /// When the attempt began, by Postgres' clock.
     #[serde(with = "time::serde::rfc3339")]
     pub begun_at: OffsetDateTime,
+    /// What is asked of JFrog differently from now on.
+    #[serde(default)]
+    pub asked: Asked,
     /// For whom, as the audit writes it.
     pub actor: String,
     /// The id of the entry's own key.
@@ -302,6 +305,7 @@ mod tests {
             kind: "rotate".into(),
             spent_generation: 1,
             begun_at: OffsetDateTime::UNIX_EPOCH,
+            asked: Asked::default(),
             actor: "system".into(),
             key_id: "k".into(),
             master_key_id: "m".into(),

@@ -115,6 +115,17 @@ impl From<TokenPattern> for String {
     }
 }
 
+/// What a recreate asks of JFrog differently from now on; kept with the pair that it brought, not before.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Asked {
+    /// `None`: as it was.
+    pub scope: Option<String>,
+    /// `None`: as it was.
+    pub audience: Option<String>,
+    /// Seconds; `None`: as it was.
+    pub expires_in: Option<i64>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use crate::{
     fault::{self, Point},
     identity::{Action, Caller, Team},
     jfrog::{Bearer, Instance, Revoked, Vitality},
-    names::Name,
+    names::{Asked, Name},
     store::{Ending, NewAttempt, TokenView},
 };
 
@@ -45,6 +45,7 @@ impl Broker {
             respect_rotatable_at: false,
             lease: self.timing.lease,
             replica: self.replica,
+            asked: Asked::default(),
         };
         let attempt = self.store.begin_attempt(&new, actor).await?.ok_or(BrokerError::Busy)?;
         self.store.mark_revoked(team.id, view.id).await?;

@@ -24,6 +24,7 @@ impl Broker {
             kind: attempt.kind.clone(),
             spent_generation: attempt.spent_generation,
             begun_at: attempt.begun_at,
+            asked: attempt.asked.clone(),
             actor: actor.name.clone(),
             key_id: key.id().to_owned(),
             master_key_id: wrapped.master_key_id,

@@ -9,6 +9,7 @@ use crate::{
     actor::Actor,
     crypto::Place,
     jfrog::Bearer,
+    names::Asked,
     secret::IdentityToken,
     store::{ChainRow, JobKind, TokenView},
 };
@@ -43,7 +44,7 @@ impl Broker {
             // Before the call: whatever comes of it, what is left over at JFrog is looked for.
             self.store.schedule(JobKind::Sweep, view.id, self.sweep_after(view)).await?;
         }
-        self.obtain(Plan { view, chain, kind, call, bearers, respect_rotatable_at: false }, actor).await
+        self.obtain(Plan { view, chain, kind, call, bearers, respect_rotatable_at: false, asked: Asked::default() }, actor).await
     }
 
     /// Who may make `chain`: the identity token while there is one, and the chains that work.

@@ -12,6 +12,7 @@ use crate::{
     actor::Actor,
     identity::{Action, Caller, Team},
     jfrog::{Bearer, Pair, Reason},
+    names::Asked,
     secret::{AccessToken, RefreshToken},
     store::{Letter, NewAttempt, TokenView},
 };
@@ -56,6 +57,7 @@ impl Broker {
                 respect_rotatable_at: false,
                 lease: broker.timing.lease,
                 replica: broker.replica,
+                asked: Asked::default(),
             };
             let attempt = broker.store.begin_attempt(&attempt, &actor).await?.ok_or(BrokerError::Busy)?;
             let key = broker.keys.sealing_key(&broker.store, team.id).await?;
@@ -72,7 +74,8 @@ impl Broker {
         if let Some(pasted) = pasted {
             let bearers = vec![Bearer::Access(self.open_access(view, pasted).await?)];
             let call = Call::Refresh(self.open_refresh(view, pasted).await?);
-            let plan = Plan { view, chain: pasted, kind: "rotate", call, bearers, respect_rotatable_at: false };
+            let plan =
+                Plan { view, chain: pasted, kind: "rotate", call, bearers, respect_rotatable_at: false, asked: Asked::default() };
             match self.obtain(plan, actor).await? {
                 Ended::Committed | Ended::Superseded => {}
                 Ended::NotBegun => return Ok(Built::Pending("something else is under way for this token".to_owned())),

@@ -12,7 +12,8 @@ use super::{
 use crate::{
     actor::Actor,
     jfrog::{Bearer, Reason, Rejection},
-    store::{ChainState, StoreError, TokenState, TokenView},
+    names::Asked,
+    store::{ChainRow, ChainState, Letter, StoreError, TokenState, TokenView},
 };
 
 /// Whose flight: the team, the token's name, and whether `rotatable_at` is overruled.
@@ -141,6 +142,13 @@ impl Broker {
         if !(overrule || view.rotatable || expiring) {
             return Ok(Some(Advance::NotDue { generation: view.generation }));
         }
+        // What was imported bears a person's description: a lost answer could never be found. It is made anew, with our marker.
+        if without_marker(&view, older) && !view.heal_refused {
+            let makers = self.makers(&view, older).await?;
+            if !makers.is_empty() {
+                return Ok(after_heal(self.make_chain_with(makers, &view, older, "heal", actor).await?));
+            }
+        }
         let own = Some(older).filter(|chain| view.alive(chain, 60));
         let others = view.active().filter(|chain| chain.id != older.id && view.alive(chain, 1));
         let mut bearers = Vec::new();
@@ -153,7 +161,8 @@ impl Broker {
         bearers.truncate(1);
         let call = Call::Refresh(self.open_refresh(&view, older).await?);
         let respect_rotatable_at = !overrule && !expiring;
-        let plan = Plan { view: &view, chain: older, kind: "rotate", call, bearers, respect_rotatable_at };
+        let plan =
+            Plan { view: &view, chain: older, kind: "rotate", call, bearers, respect_rotatable_at, asked: Asked::default() };
         let ended = self.obtain(plan, actor).await?;
         Ok(after_rotate(ended))
     }
@@ -167,10 +176,15 @@ pub(super) fn locked_out(view: &TokenView) -> Option<Advance> {
     Some(Advance::Unavailable { detail: detail.clone(), retry_after })
 }
 
+/// Whether the chain is a pasted one, rotated once by the import and not made anew since.
+fn without_marker(view: &TokenView, chain: &ChainRow) -> bool {
+    view.imported && chain.letter == Letter::A && chain.generation <= 2
+}
+
 /// An expiring chain is rotated before `rotatable_at`: losing it would be worse. Seconds before its end: five minutes, or a tenth
 /// of a short lifetime.
 fn last_call(view: &TokenView) -> i64 {
-    let lifetime = |chain: &crate::store::ChainRow| Some((chain.expires_at? - chain.refreshed_at?).whole_seconds() / 10);
+    let lifetime = |chain: &ChainRow| Some((chain.expires_at? - chain.refreshed_at?).whole_seconds() / 10);
     view.older().and_then(lifetime).map_or(300, |tenth| tenth.min(300))
 }
 
@@ -183,8 +197,8 @@ fn after_rotate(ended: Ended) -> Option<Advance> {
 
 fn after_heal(ended: Ended) -> Option<Advance> {
     match ended {
-        // A definite refusal is written down, and the next round lives with one chain; a rate limit is not one.
-        Ended::Rejected(rejection) if rejection.reason != Reason::RateLimited => None,
+        // A definite refusal is written down, and the next round lives with one chain.
+        Ended::Rejected(rejection) if rejection.is_final() => None,
         Ended::NotRefreshable => None,
         other => after_heal_or_rotate(other),
     }

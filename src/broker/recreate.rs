@@ -10,7 +10,7 @@ use crate::{
     actor::Actor,
     identity::{Action, Caller, Team},
     jfrog::Bearer,
-    names::Name,
+    names::{Asked, Name},
     secret::IdentityToken,
     store::{JobKind, TokenState, TokenView},
 };
@@ -66,13 +66,12 @@ impl Broker {
         if view.state != TokenState::Registered || view.attempt.is_some() {
             return Err(BrokerError::Busy.into());
         }
-        let before = view.clone();
         // Whatever comes of it: what is left over at JFrog is looked for.
         self.store.schedule(JobKind::Sweep, view.id, self.sweep_after(&view)).await?;
-        view.scope = request.scope.or(view.scope);
-        view.audience = request.audience.or(view.audience);
-        view.expires_in = request.expires_in.or(view.expires_in);
-        self.set_asked(&view).await?;
+        let asked = Asked { scope: request.scope, audience: request.audience, expires_in: request.expires_in };
+        view.scope = asked.scope.clone().or(view.scope);
+        view.audience = asked.audience.clone().or(view.audience);
+        view.expires_in = asked.expires_in.or(view.expires_in);
         let chain = view.missing().or(view.older()).ok_or_else(missing)?.clone();
         let plan = Plan {
             view: &view,
@@ -81,12 +80,9 @@ impl Broker {
             call: Call::Create(self.create_request(&view, chain.letter)),
             bearers: vec![Bearer::Identity(request.identity_token)],
             respect_rotatable_at: false,
+            asked,
         };
-        let ended = self.obtain(plan, actor).await;
-        if !matches!(ended, Ok(Ended::Committed)) {
-            self.set_asked(&before).await?;
-        }
-        match ended? {
+        match self.obtain(plan, actor).await? {
             Ended::Committed => {}
             Ended::NotBegun | Ended::Superseded => return Err(BrokerError::Busy.into()),
             Ended::NotSent(detail) => return Err(BrokerError::JfrogUnavailable { detail, retry_after: RETRY_AFTER }.into()),
@@ -102,10 +98,5 @@ impl Broker {
             tracing::warn!(%error, token = view.name, "the second chain is made later");
         }
         Ok(self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?)
-    }
-
-    async fn set_asked(&self, view: &TokenView) -> Result<(), BrokerError> {
-        let (scope, audience) = (view.scope.as_deref(), view.audience.as_deref());
-        Ok(self.store.set_asked(view.team_id, view.id, scope, audience, view.expires_in).await?)
     }
 }

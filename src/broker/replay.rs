@@ -120,6 +120,7 @@ fn attempt_of(header: &Header) -> Attempt {
         kind: header.kind.clone(),
         spent_generation: header.spent_generation,
         begun_at: header.begun_at,
+        asked: header.asked.clone(),
     }
 }
 

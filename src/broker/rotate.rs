@@ -17,8 +17,9 @@ use crate::{
     actor::Actor,
     crypto::Key,
     fault::{self, Point},
-    jfrog::{Bearer, CreateRequest, Outcome, Pair, Reason, Rejection, parse_pair},
+    jfrog::{Bearer, CreateRequest, Outcome, Pair, Reason, Rejection, Vitality, parse_pair},
     journal::Prepared,
+    names::Asked,
     secret::RefreshToken,
     store::{Attempt, ChainRow, ChainState, Committed, Ending, NewAttempt, StoreError, TokenView},
 };
@@ -45,6 +46,8 @@ pub(super) struct Plan<'a> {
     pub bearers: Vec<Bearer>,
     /// Whether `rotatable_at` must have passed.
     pub respect_rotatable_at: bool,
+    /// What is asked differently from now on.
+    pub asked: Asked,
 }
 
 /// What it came to.
@@ -96,6 +99,7 @@ impl Broker {
             respect_rotatable_at: plan.respect_rotatable_at,
             lease: self.timing.lease,
             replica: self.replica,
+            asked: plan.asked.clone(),
         };
         fault::point(Point::BeforeBegin).await;
         let Some(attempt) = self.store.begin_attempt(&new, actor).await? else { return Ok(Ended::NotBegun) };
@@ -127,6 +131,14 @@ impl Broker {
             if !matches!(&outcome, Outcome::Rejected(rejection) if rejection.reason == Reason::Unauthenticated) {
                 break;
             }
+        }
+        // In an incident JFrog answers 403 to everything: then it has not judged this request.
+        if let (Outcome::Rejected(rejection), Some(bearer)) = (&outcome, plan.bearers.last())
+            && rejection.reason == Reason::Forbidden
+            && !spends(plan.kind)
+            && self.jfrog.me(instance, bearer).await != Vitality::Alive
+        {
+            outcome = Outcome::NotSent(format!("JFrog refuses everything: {}", rejection.message));
         }
         record(&plan, &outcome);
         fault::point(Point::Answered).await;
@@ -274,7 +286,7 @@ fn rejected(kind: &str, rejection: &Rejection) -> Ending {
         Reason::Forbidden => (None, "jfrog-forbidden"),
         Reason::RateLimited => (None, "jfrog-rate-limited"),
     };
-    let refused_to_make = !spends(kind) && rejection.reason != Reason::RateLimited;
+    let refused_to_make = !spends(kind) && rejection.is_final();
     Ending { chain_state, error: Some((word, detail)), keep_lease: false, no_heal_for: refused_to_make.then_some(NO_HEAL_FOR) }
 }
 

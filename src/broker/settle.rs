@@ -14,6 +14,7 @@ use crate::{
     actor::Actor,
     fault::{self, Point},
     jfrog::{Bearer, Reason, Vitality},
+    names::Asked,
     store::{ChainState, Lost, TokenState, TokenView},
 };
 
@@ -82,7 +83,7 @@ impl Broker {
         if let Some(chain) = view.chains.iter().find(|chain| chain.state == ChainState::Uncertain && !chain.resent) {
             let bearers = vec![Bearer::Access(self.open_access(view, chain).await?)];
             let call = Call::Refresh(self.open_refresh(view, chain).await?);
-            let plan = Plan { view, chain, kind: "settle", call, bearers, respect_rotatable_at: false };
+            let plan = Plan { view, chain, kind: "settle", call, bearers, respect_rotatable_at: false, asked: Asked::default() };
             return Ok(Settled::Later(match self.obtain(plan, actor).await? {
                 Ended::Committed | Ended::Superseded => Duration::ZERO,
                 Ended::Rejected(rejection) if rejection.reason == Reason::RefreshTokenUnknown => Duration::ZERO,

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     actor::Actor,
     jfrog::{Bearer, Instance, Listed, Revoked, Vitality},
+    names::Asked,
     store::{Attempt, ChainRow, ChainState, Ending, NewAttempt, TokenView},
 };
 
@@ -42,6 +43,7 @@ impl Broker {
             respect_rotatable_at: false,
             lease: self.timing.lease,
             replica: self.replica,
+            asked: Asked::default(),
         };
         let Some(attempt) = self.store.begin_attempt(&new, &actor).await? else { return Ok(Settled::Later(BUSY)) };
         let replaced = self.revoke_replaced(view, instance).await?;

@@ -1,5 +1,6 @@
 //! A dead JFrog is probed, not hammered: after failures in a row, calls to that instance are not sent for a while; then one is let
-//! through to find out. Nothing is lost by it: what is not sent is not spent.
+//! through to find out. And where JFrog says how long it wants to be left alone, it is. Nothing is lost by it: what is not sent is
+//! not spent.
 
 use std::{
     collections::HashMap,
@@ -18,9 +19,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Breaker(Mutex<HashMap<String, Circuit>>);
 
+/// What came of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// An answer, whatever it said.
+    Answer,
+    /// No connection, silence, 5xx, or a rate limit without a time.
+    Failure,
+    /// JFrog asks to be left alone for so long.
+    Wait(Duration),
+}
+
 #[derive(Debug, Default)]
 struct Circuit {
     failures: u32,
+    /// As JFrog asked: no answer to an earlier call ends it.
+    left_alone_until: Option<Instant>,
     closed_again_at: Option<Instant>,
 }
 
@@ -29,6 +43,9 @@ impl Breaker {
     pub(super) fn admit(&self, instance: &str, now: Instant) -> Result<(), Duration> {
         let mut circuits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(circuit) = circuits.get_mut(instance) else { return Ok(()) };
+        if let Some(at) = circuit.left_alone_until.filter(|at| *at > now) {
+            return Err(at - now);
+        }
         match circuit.closed_again_at {
             Some(at) if at > now => Err(at - now),
             Some(_) => {
@@ -39,18 +56,20 @@ impl Breaker {
         }
     }
 
-    /// Takes down whether JFrog answered (whatever it said), or was unreachable, silent, or said 5xx.
-    pub(super) fn record(&self, instance: &str, answered: bool, now: Instant) {
+    /// Takes down what came of a call.
+    pub(super) fn record(&self, instance: &str, heard: Heard, now: Instant) {
         let mut circuits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // As many circuits as configured instances.
         let circuit = circuits.entry(instance.to_owned()).or_default();
-        if answered {
-            *circuit = Circuit::default();
-            return;
-        }
-        circuit.failures = circuit.failures.saturating_add(1);
-        if circuit.failures >= PATIENCE {
-            circuit.closed_again_at = Some(now + pause(circuit.failures));
+        match heard {
+            Heard::Answer => (circuit.failures, circuit.closed_again_at) = (0, None),
+            Heard::Wait(wait) => circuit.left_alone_until = circuit.left_alone_until.max(Some(now + wait)),
+            Heard::Failure => {
+                circuit.failures = circuit.failures.saturating_add(1);
+                if circuit.failures >= PATIENCE {
+                    circuit.closed_again_at = Some(now + pause(circuit.failures));
+                }
+            }
         }
     }
 }
@@ -73,15 +92,15 @@ mod tests {
         let (breaker, start) = (Breaker::default(), Instant::now());
         for _ in 0..PATIENCE {
             assert_eq!(breaker.admit("main", start), Ok(()));
-            breaker.record("main", false, start);
+            breaker.record("main", Heard::Failure, start);
         }
         assert_eq!(breaker.admit("main", start), Err(seconds(2)));
         assert_eq!(breaker.admit("eu", start), Ok(()), "another instance is another circuit");
         assert_eq!(breaker.admit("main", start + seconds(2)), Ok(()), "the probe");
         assert_eq!(breaker.admit("main", start + seconds(2)), Err(seconds(2)), "one at a time");
-        breaker.record("main", false, start + seconds(2));
+        breaker.record("main", Heard::Failure, start + seconds(2));
         assert_eq!(breaker.admit("main", start + seconds(3)), Err(seconds(3)), "the pause grows");
-        breaker.record("main", true, start + seconds(6));
+        breaker.record("main", Heard::Answer, start + seconds(6));
         assert_eq!(breaker.admit("main", start + seconds(6)), Ok(()));
     }
 
@@ -89,10 +108,21 @@ mod tests {
     fn a_failure_between_answers_opens_nothing() {
         let (breaker, start) = (Breaker::default(), Instant::now());
         for _ in 0..20 {
-            breaker.record("main", false, start);
-            breaker.record("main", true, start);
+            breaker.record("main", Heard::Failure, start);
+            breaker.record("main", Heard::Answer, start);
         }
         assert_eq!(breaker.admit("main", start), Ok(()));
+    }
+
+    #[test]
+    fn who_asks_to_be_left_alone_is_for_as_long_as_asked_whatever_else_is_heard() {
+        let (breaker, start) = (Breaker::default(), Instant::now());
+        breaker.record("main", Heard::Wait(seconds(17)), start);
+        breaker.record("main", Heard::Wait(seconds(3)), start);
+        breaker.record("main", Heard::Answer, start);
+        assert_eq!(breaker.admit("main", start + seconds(16)), Err(seconds(1)));
+        assert_eq!(breaker.admit("eu", start), Ok(()));
+        assert_eq!(breaker.admit("main", start + seconds(17)), Ok(()));
     }
 
     #[test]

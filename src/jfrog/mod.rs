@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use breaker::Breaker;
+use breaker::{Breaker, Heard};
 use reqwest::{Method, header};
 use zeroize::Zeroizing;
 
@@ -135,10 +135,13 @@ impl Jfrog {
     async fn post_token(&self, instance: &Instance, bearer: &Bearer, form: &[(&str, String)], secrets: &[&str]) -> Outcome {
         // Only calls that make pairs wait: what revokes and asks must go on, and there are few of them.
         if let Err(wait) = self.breaker.admit(&instance.name, Instant::now()) {
-            return Outcome::NotSent(format!("JFrog is left alone for {} s more after failures in a row", wait.as_secs().max(1)));
+            return Outcome::NotSent(format!(
+                "JFrog is left alone for {} s more, after failures or because it asked",
+                wait.as_secs().max(1)
+            ));
         }
         let sent = self.send(instance, Method::POST, "/access/api/v1/tokens", bearer, Some(form)).await;
-        self.breaker.record(&instance.name, sent.as_ref().is_ok_and(|answer| answer.status < 500), Instant::now());
+        self.breaker.record(&instance.name, heard(sent.as_ref().ok()), Instant::now());
         match sent {
             Ok(answer) => outcome::classify(answer.status, answer.retry_after.as_deref(), answer.body, secrets),
             Err(error) if error.certainly_not_sent => Outcome::NotSent(error.text),
@@ -175,6 +178,16 @@ impl Jfrog {
             }
         }
         Ok(Answer { status, retry_after, body })
+    }
+}
+
+fn heard(answer: Option<&Answer>) -> Heard {
+    match answer {
+        Some(Answer { status: 429 | 503, retry_after: Some(wait), .. }) => {
+            outcome::parse_retry_after(wait).map_or(Heard::Failure, Heard::Wait)
+        }
+        Some(answer) if answer.status < 500 && answer.status != 429 => Heard::Answer,
+        _ => Heard::Failure,
     }
 }
 

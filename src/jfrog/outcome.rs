@@ -42,6 +42,17 @@ pub struct Rejection {
     pub retry_after: Option<Duration>,
 }
 
+impl Rejection {
+    /// Whether JFrog means this very request: not its bearer, not the rate, and nothing in between that redirects.
+    pub fn is_final(&self) -> bool {
+        match self.reason {
+            Reason::Forbidden | Reason::RefreshTokenUnknown => true,
+            Reason::BadRequest => self.status >= 400,
+            Reason::Unauthenticated | Reason::RateLimited => false,
+        }
+    }
+}
+
 /// Why JFrog refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -146,7 +157,7 @@ fn has_code(body: &[u8], code: &str) -> bool {
 }
 
 /// Seconds, or a date of HTTP. At most an hour: a JFrog that asks for more is asked again anyway.
-fn parse_retry_after(text: &str) -> Option<Duration> {
+pub(super) fn parse_retry_after(text: &str) -> Option<Duration> {
     let seconds = match text.trim().parse::<u64>() {
         Ok(seconds) => seconds,
         Err(_) => {

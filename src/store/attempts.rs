@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{ChainState, Result, Store};
-use crate::{actor::Actor, secret::Sealed};
+use crate::{actor::Actor, names::Asked, secret::Sealed};
 
 /// An attempt to be begun.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct NewAttempt {
     pub lease: Duration,
     /// Which process.
     pub replica: Uuid,
+    /// What is asked of JFrog differently from now on.
+    pub asked: Asked,
 }
 
 /// An attempt that was begun, and is not ended yet. Ending takes it by value.
@@ -49,6 +51,8 @@ pub struct Attempt {
     pub spent_generation: i64,
     /// By Postgres' clock.
     pub begun_at: OffsetDateTime,
+    /// What is asked of JFrog differently from now on.
+    pub asked: Asked,
 }
 
 /// A pair, sealed for the chain's next generation.
@@ -149,6 +153,7 @@ impl Store {
             kind: new.kind.to_owned(),
             spent_generation: new.seen_generation,
             begun_at: row.begun_at,
+            asked: new.asked.clone(),
         }))
     }
 
@@ -186,7 +191,8 @@ impl Store {
                           generation = case when $12 = 'create' then greatest(t.generation, 1) else t.generation + 1 end,
                           rotatable_at = greatest(t.rotatable_at, clock_timestamp() + make_interval(secs =>
                               effective_reuse_for(t.reuse_for, moved.refreshed_at, moved.expires_at))),
-                          subject = coalesce($13, t.subject), heal_after = 'epoch', rejected_since = null, rejections = 0,
+                          subject = coalesce($13, t.subject), scope = coalesce($17, t.scope), audience = coalesce($18, t.audience),
+                          expires_in = coalesce($19, t.expires_in), heal_after = 'epoch', rejected_since = null, rejections = 0,
                           last_error_at = null, last_error_kind = null, last_error_detail = null
                    from moved where (select in_team($1)) and t.id = moved.token_id
                    returning t.id, t.team_id, t.name, t.generation, t.state),
@@ -231,7 +237,10 @@ impl Store {
             pair.subject,
             attempt.id,
             Json(actor) as _,
-            attempt.token_id
+            attempt.token_id,
+            attempt.asked.scope,
+            attempt.asked.audience,
+            attempt.asked.expires_in
         )
         .fetch_optional(&self.pool)
         .await?;

@@ -174,31 +174,6 @@ impl Store {
         Ok(changed.is_some())
     }
 
-    /// Sets what is asked of JFrog from the next create on.
-    ///
-    /// # Errors
-    /// Postgres.
-    pub async fn set_asked(
-        &self,
-        team: Uuid,
-        id: Uuid,
-        scope: Option<&str>,
-        audience: Option<&str>,
-        expires_in: Option<i64>,
-    ) -> Result<()> {
-        sqlx::query!(
-            "update tokens set scope = $3, audience = $4, expires_in = $5 where (select in_team($1)) and id = $2",
-            team,
-            id,
-            scope,
-            audience,
-            expires_in
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
     /// A delete has begun: nothing is handed out any more.
     ///
     /// # Errors

@@ -84,12 +84,17 @@ async fn a_lifetime_above_jfrogs_maximum_is_refused() {
 #[tokio::test]
 async fn a_rate_limit_is_passed_on_with_jfrogs_wait_or_one_of_our_own() {
     let app = TestApp::start().await;
-    app.once(Fault::RateLimited { retry_after: Some("7".into()) }, Route::Create);
-    assert_eq!(refused(&app, json!({}), 503, "jfrog-unavailable").await.retry_after(), 7);
     app.once(Fault::RateLimited { retry_after: None }, Route::Create);
     assert!((1..=60).contains(&refused(&app, json!({}), 503, "jfrog-unavailable").await.retry_after()));
     app.once(Fault::RateLimited { retry_after: Some("Wed, 21 Oct 2015 07:28:00 GMT".into()) }, Route::Create);
     assert_eq!(refused(&app, json!({}), 503, "jfrog-unavailable").await.retry_after(), 1);
+    app.once(Fault::RateLimited { retry_after: Some("2".into()) }, Route::Create);
+    assert_eq!(refused(&app, json!({}), 503, "jfrog-unavailable").await.retry_after(), 2);
+    // As long as it asked, JFrog is left alone.
+    let asked = app.asked_for_pairs();
+    refused(&app, json!({}), 503, "jfrog-unavailable").await;
+    assert_eq!(app.asked_for_pairs(), asked);
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     is_free_again(&app, "deploy").await;
 }
 

@@ -34,6 +34,34 @@ async fn an_adopted_pair_gets_a_second_chain_and_what_was_pasted_is_dead() {
 }
 
 #[tokio::test]
+async fn an_adopted_chain_is_made_anew_with_our_marker_when_its_turn_comes() {
+    let app = TestApp::start().await;
+    let pair = app.pair_made_by_hand("person").await;
+    let mut body = pasting(&pair);
+    body["reuse_for"] = json!(1);
+    app.admin.post("/tokens/import", body).await.expect(201);
+    let without_marker = |app: &TestApp| {
+        let alive = app.simulator.tokens().into_iter().filter(|token| token.alive && !token.identity);
+        alive.filter(|token| !token.description.contains("tb:")).count()
+    };
+    assert_eq!(without_marker(&app), 1);
+    let refreshes = app.simulator.refreshes();
+    for _ in 0..2 {
+        assert_eq!(app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200).json["refreshed"], true);
+    }
+    // The one that had no marker was not refreshed, and is revoked when its holders had their time.
+    assert_eq!(app.simulator.refreshes(), refreshes + 1);
+    for _ in 0..100 {
+        if without_marker(&app) == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let token = app.admin.get("/tokens/deploy").await.json;
+    assert_eq!((without_marker(&app), app.alive()), (0, chain_ids(&token)));
+}
+
+#[tokio::test]
 async fn an_adopted_pair_can_live_on_one_chain() {
     let app = TestApp::start().await;
     let pair = app.pair_made_by_hand("person").await;
@@ -118,9 +146,10 @@ async fn a_rotation_whose_answer_is_lost_is_healed_from_the_second_chain() {
 async fn a_rate_limit_at_the_rotation_gives_the_import_up_cleanly() {
     let app = TestApp::start().await;
     let pair = app.pair_made_by_hand("person").await;
-    app.once(Fault::RateLimited { retry_after: Some("7".into()) }, Route::Refresh);
+    app.once(Fault::RateLimited { retry_after: Some("1".into()) }, Route::Refresh);
     let answer = app.admin.post("/tokens/import", pasting(&pair)).await.refused(503, "jfrog-unavailable");
-    assert_eq!(answer.retry_after(), 7);
+    assert_eq!(answer.retry_after(), 1);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert_eq!(app.alive(), [pair["token_id"].as_str().expect("an id")]);
     app.admin.post("/tokens/import", pasting(&pair)).await.expect(201);
 }

@@ -35,7 +35,7 @@ async fn an_expired_token_without_jfrog_is_a_503() {
 #[tokio::test]
 async fn jfrogs_refusals_bridge_too_and_are_for_admins_alone() {
     for (fault, kind) in [
-        (Fault::RateLimited { retry_after: Some("7".into()) }, "jfrog-rate-limited"),
+        (Fault::RateLimited { retry_after: Some("1".into()) }, "jfrog-rate-limited"),
         (Fault::Forbidden, "jfrog-forbidden"),
         (Fault::Redirect { location: "http://127.0.0.1:9/".into() }, "jfrog-refused"),
     ] {
@@ -49,6 +49,7 @@ async fn jfrogs_refusals_bridge_too_and_are_for_admins_alone() {
         assert_eq!((&seen[0].json["last_error"]["kind"], &seen[0].json["status"]), (&json!(kind), &json!("active")));
         assert!(seen[0].json["last_error"]["detail"].is_string() && seen[1].json["last_error"]["detail"].is_null());
         app.simulator.clear_faults();
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let after = app.ci.refresh("deploy", json!({})).await.expect(200);
         assert_eq!(
             (&after.json["refreshed"], &after.json["warnings"]),
