@@ -81,6 +81,9 @@ pub struct ServeOptions {
     /// Networks whose `X-Forwarded-For` is believed, comma separated.
     #[arg(long, env = "TOKEN_BROKER_TRUSTED_PROXIES", value_delimiter = ',', value_name = "NETWORKS")]
     trusted_proxies: Vec<IpNet>,
+    /// Makes a copied or restored database an installation of its own, which may spend the tokens in it. Only ever given by hand.
+    #[arg(long)]
+    adopt: bool,
     /// How log lines look.
     #[arg(long, env = "TOKEN_BROKER_LOG_FORMAT", value_enum, default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
@@ -118,6 +121,8 @@ pub struct Settings {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether a copy becomes an installation of its own.
+    pub adopt: bool,
 }
 
 impl DatabaseOptions {
@@ -181,6 +186,7 @@ impl ServeOptions {
             timing,
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             trusted_proxies: self.trusted_proxies.clone(),
+            adopt: self.adopt,
         })
     }
 }

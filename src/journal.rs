@@ -102,33 +102,42 @@ impl Journal {
     /// Opens (making it if needed) the directory and locks it against a second process.
     ///
     /// # Errors
-    /// It cannot be written, another process holds it, or it belongs to another installation (a restored or cloned database
-    /// must not spend the original's chains).
-    pub fn open(dir: &Path, installation: Uuid) -> anyhow::Result<Self> {
+    /// It cannot be written, or another process holds it.
+    pub fn open(dir: &Path) -> anyhow::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("making {}", dir.display()))?;
         let lock = private_file(&dir.join("lock"))
             .with_context(|| format!("the journal directory {} cannot be written", dir.display()))?;
         lock.try_lock().map_err(|_| {
             anyhow::anyhow!("the journal directory {} is used by another process: each replica needs its own", dir.display())
         })?;
-        let path = dir.join("installation");
-        match fs::read_to_string(&path) {
-            Ok(id) if id.trim() == installation.to_string() => {}
-            Ok(id) => anyhow::bail!(
-                "the journal directory {} belongs to installation {}, the database is installation {installation}: \
-                 a copied database must not spend the original's tokens",
-                dir.display(),
-                id.trim()
-            ),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut file = private_file(&path)?;
-                file.write_all(installation.to_string().as_bytes())?;
-                file.sync_all()?;
-                sync_dir(dir)?;
-            }
-            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
-        }
         Ok(Self { dir: dir.to_owned(), _lock: Arc::new(lock) })
+    }
+
+    /// Which installation the directory belongs to; `None`: to none yet.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds no id.
+    pub fn installation(&self) -> anyhow::Result<Option<Uuid>> {
+        let path = self.dir.join("installation");
+        match fs::read_to_string(&path) {
+            Ok(id) => Ok(Some(id.trim().parse().with_context(|| format!("{} holds no id", path.display()))?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+
+    /// From now on the directory belongs to this installation.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn belong_to(&self, installation: Uuid) -> anyhow::Result<()> {
+        let unfinished = self.dir.join("installation.new");
+        let mut file = private_file(&unfinished)?;
+        file.set_len(0)?;
+        file.write_all(installation.to_string().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, self.dir.join("installation"))?;
+        Ok(sync_dir(&self.dir)?)
     }
 
     /// Makes an entry at its full size and on disk. Blocks.
@@ -316,7 +325,9 @@ mod tests {
     fn journal() -> (tempfile::TempDir, Journal, Uuid) {
         let dir = tempfile::tempdir().expect("a directory");
         let id = Uuid::new_v4();
-        let journal = Journal::open(dir.path(), id).expect("opens");
+        let journal = Journal::open(dir.path()).expect("opens");
+        assert_eq!(journal.installation().expect("reads"), None);
+        journal.belong_to(id).expect("writes");
         (dir, journal, id)
     }
 
@@ -361,11 +372,11 @@ mod tests {
     }
 
     #[test]
-    fn a_second_process_and_another_installation_are_refused() {
+    fn a_second_process_is_refused_and_the_directory_remembers_whose_it_is() {
         let (dir, journal, id) = journal();
-        assert!(Journal::open(dir.path(), id).expect_err("locked").to_string().contains("another process"));
+        assert!(Journal::open(dir.path()).expect_err("locked").to_string().contains("another process"));
         drop(journal);
-        assert!(Journal::open(dir.path(), Uuid::new_v4()).expect_err("foreign").to_string().contains("installation"));
-        assert!(Journal::open(dir.path(), id).is_ok());
+        let journal = Journal::open(dir.path()).expect("opens again");
+        assert_eq!(journal.installation().expect("reads"), Some(id));
     }
 }

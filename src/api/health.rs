@@ -25,10 +25,11 @@ pub(super) async fn live() -> Json<Health> {
 
 /// Is the service ready
 ///
-/// 200 when Postgres answers and takes writes, and the master keys open their canaries; else 503 naming the failing part.
+/// 200 when Postgres answers and takes writes, the master keys open their canaries, and the database is no copy; else 503 naming the
+/// failing part.
 #[utoipa::path(get, path = "/health/ready", tag = docs::SERVICE, security(()),
     responses((status = 200, description = "Every part works.", body = Health),
-              (status = 503, description = "`database-unavailable` or `master-key-unusable`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
+              (status = 503, description = "`database-unavailable`, `master-key-unusable` or `frozen`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Health>, Problem> {
     match state.broker.ready().await {
         Ok(()) => Ok(Json(Health { status: "ok" })),

@@ -187,6 +187,11 @@ impl From<BrokerError> for Problem {
                 "Team required",
                 "This credential belongs to no single team: name one with ?team=NAME.",
             ),
+            BrokerError::Frozen(_) => {
+                let detail =
+                    "This service runs on a copy of a database: nothing is rotated, made or revoked until an operator adopts it.";
+                Self::unavailable("frozen", "Frozen", detail, reason, Duration::from_secs(60))
+            }
             BrokerError::CredentialGone => Self::unauthenticated(reason),
             BrokerError::NameTaken(name) => {
                 Self::new(StatusCode::CONFLICT, "name-taken", "Name taken", format!("The name {name} is in use."))

@@ -151,6 +151,7 @@ impl Broker {
     }
 
     pub(super) async fn reserve(&self, team: &Team, new: &NewToken, actor: &Actor) -> Result<(), BrokerError> {
+        self.not_frozen()?;
         match self.store.reserve_token(team.id, new, self.timing.lease, actor).await {
             Err(StoreError::Taken(constraint)) if constraint == "tokens_name_key" => {
                 Err(BrokerError::NameTaken(new.name.clone()))

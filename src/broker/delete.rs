@@ -27,6 +27,7 @@ impl Broker {
 
     async fn delete_to_the_end(&self, team: &Team, name: &Name, force: bool, actor: &Actor) -> Result<(), BrokerError> {
         let missing = || BrokerError::NotFound(format!("token {name}"));
+        self.not_frozen()?;
         let mut view = self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?;
         if view.attempt.as_ref().is_some_and(|attempt| !attempt.live) {
             if !self.recover(&view).await? {

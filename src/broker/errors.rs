@@ -60,6 +60,9 @@ pub enum BrokerError {
         /// When asking again may help.
         retry_after: Duration,
     },
+    /// The database is a copy, or the journal another installation's: nothing is spent, made or revoked.
+    #[error("frozen: {0}")]
+    Frozen(String),
     /// A task of ours panicked, or was ended by the shutdown.
     #[error("a task of this request ended early")]
     TaskEnded,

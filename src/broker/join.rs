@@ -49,7 +49,7 @@ pub(super) enum Advance {
     Revoked,
     /// No chain works.
     Lost(String),
-    /// This replica is shutting down and begins nothing new: another one will.
+    /// This replica is shutting down, or frozen, and begins nothing new: another one will.
     Stopping,
     /// Postgres is away: nothing was spent, or the journal has it.
     DatabaseUnavailable,
@@ -74,7 +74,7 @@ impl Broker {
             return flight.clone();
         }
         let (result, flight) = watch::channel(None);
-        if self.stop.is_cancelled() {
+        if self.stop.is_cancelled() || self.recognised.frozen.is_some() {
             drop(result.send(Some(Advance::Stopping)));
             return flight;
         }

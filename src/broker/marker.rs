@@ -14,7 +14,7 @@ const DESCRIPTION_LIMIT: usize = 1024;
 impl Parts {
     /// Begins the description of every pair made for this token.
     pub(super) fn token_marker(&self, token: Uuid) -> String {
-        format!("tb:{}:{token}:", self.installation)
+        format!("tb:{}:{token}:", self.recognised.installation)
     }
 
     /// Begins the description of every pair made for this chain.

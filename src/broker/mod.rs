@@ -1,5 +1,6 @@
 //! The flows, each a function that reads from top to bottom. Read `rotate.rs` first.
 
+mod copy;
 mod create;
 mod delete;
 mod doubt;
@@ -35,6 +36,7 @@ use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub use copy::{Recognised, recognise};
 pub use create::{CreateToken, Settings as TokenSettings};
 pub use errors::{BrokerError, RefreshError, RegisterError};
 pub use import::ImportToken;
@@ -77,7 +79,7 @@ pub struct Parts {
     journal: Journal,
     authentication: Authentication,
     timing: Timing,
-    installation: Uuid,
+    recognised: Recognised,
     /// This process, in attempts.
     replica: Uuid,
     joins: Mutex<HashMap<join::Key, join::Flight>>,
@@ -106,7 +108,7 @@ impl std::ops::Deref for Broker {
 
 impl Broker {
     /// Wires the flows. Nothing runs before [`Broker::start`].
-    pub fn new(store: Store, jfrog: Jfrog, keys: Keys, journal: Journal, installation: Uuid, timing: Timing) -> Self {
+    pub fn new(store: Store, jfrog: Jfrog, keys: Keys, journal: Journal, recognised: Recognised, timing: Timing) -> Self {
         Self(Arc::new(Parts {
             authentication: Authentication::new(store.clone()),
             store,
@@ -114,7 +116,7 @@ impl Broker {
             keys,
             journal,
             timing,
-            installation,
+            recognised,
             replica: Uuid::new_v4(),
             joins: Mutex::default(),
             in_hand: Mutex::default(),
@@ -133,11 +135,15 @@ impl Broker {
     /// # Errors
     /// The journal or Postgres cannot be read.
     pub async fn start(&self) -> Result<(), BrokerError> {
-        self.replay_journal().await?;
+        if self.recognised.frozen.is_none() {
+            self.replay_journal().await?;
+        }
         let (signals, signalled) = (self.signals.clone(), self.signals.subscribe());
         let (listener, worker) = (self.clone(), self.clone());
         self.spawn(async move { listener.store.listen(signals, listener.stop.clone()).await });
-        self.spawn(async move { worker.work(signalled).await });
+        if self.recognised.frozen.is_none() {
+            self.spawn(async move { worker.work(signalled).await });
+        }
         Ok(())
     }
 
@@ -173,13 +179,19 @@ impl Parts {
         &self.authentication
     }
 
-    /// Whether Postgres answers and the first master key opens its canary.
+    /// Refuses whatever spends, makes or revokes, where this is a copy.
+    fn not_frozen(&self) -> Result<(), BrokerError> {
+        self.recognised.frozen.clone().map_or(Ok(()), |why| Err(BrokerError::Frozen(why)))
+    }
+
+    /// Whether Postgres answers, the first master key opens its canary, and this is no copy.
     ///
     /// # Errors
     /// The failing part.
     pub async fn ready(&self) -> Result<(), BrokerError> {
         self.store.ping().await?;
-        self.keys.check_canaries(&self.store).await
+        self.keys.check_canaries(&self.store).await?;
+        self.not_frozen()
     }
 
     /// Entries of the journal that wait for Postgres.

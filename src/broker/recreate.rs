@@ -56,6 +56,7 @@ impl Broker {
         actor: &Actor,
     ) -> Result<TokenView, RegisterError> {
         let missing = || BrokerError::NotFound(format!("token {name}"));
+        self.not_frozen()?;
         let mut view = self.store.token(team.id, name.as_str()).await?.ok_or_else(missing)?;
         if view.attempt.as_ref().is_some_and(|attempt| !attempt.live) {
             if !self.recover(&view).await? {

@@ -17,7 +17,7 @@ impl Broker {
         let Some(current) = view.younger().filter(|chain| chain.jfrog_token_id.as_deref() == Some(rejected)) else {
             return Ok(());
         };
-        if view.state != TokenState::Registered || locked_out(&view).is_some() {
+        if view.state != TokenState::Registered || locked_out(&view).is_some() || self.recognised.frozen.is_some() {
             return Ok(());
         }
         // Whoever says so meanwhile waits for the same answer.

@@ -86,6 +86,7 @@ impl Broker {
         let instance = self.jfrog.instance(Some(&view.instance)).ok_or_else(|| unknown_instance(view))?;
         let entry_key = Key::generate();
         // Everything that can fail cheaply comes first: never spend before you can save.
+        self.not_frozen()?;
         let sealing_key = self.keys.sealing_key(&self.store, view.team_id).await?;
 
         let monotonic = Instant::now();

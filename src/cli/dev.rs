@@ -108,6 +108,7 @@ fn settings(dir: &Path, options: &DevOptions, database_url: &str, simulator: &Si
         timing: Timing { jfrog_timeout: Duration::from_secs(10), lease: Duration::from_secs(15), poll: Duration::from_secs(1) },
         tls: None,
         trusted_proxies: Vec::new(),
+        adopt: false,
     })
 }
 

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     api::{ApiState, Listeners, Metrics},
-    broker::{Broker, Keys},
+    broker::{Broker, Keys, recognise},
     config::{Database, LogFormat, ServeOptions, Settings},
     jfrog::Jfrog,
     journal::Journal,
@@ -87,10 +87,10 @@ pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Resu
     let (listen, ops_listen) = (listener.local_addr()?, ops_listener.local_addr()?);
 
     let (store, keys) = open(settings.database).await?;
-    let installation = store.installation_id().await?;
-    let journal = Journal::open(&settings.journal_dir, installation).context("TOKEN_BROKER_JOURNAL_DIR is not usable")?;
+    let journal = Journal::open(&settings.journal_dir).context("TOKEN_BROKER_JOURNAL_DIR is not usable")?;
+    let recognised = recognise(&store, &journal, settings.adopt).await?;
     let jfrog = Jfrog::new(settings.instances, &settings.route, settings.timing.jfrog_timeout)?;
-    let broker = Broker::new(store, jfrog, keys, journal, installation, settings.timing);
+    let broker = Broker::new(store, jfrog, keys, journal, recognised, settings.timing);
     broker.start().await.context("replaying the journal")?;
 
     let state = ApiState::new(broker.clone(), settings.trusted_proxies);

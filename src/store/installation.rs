@@ -5,13 +5,49 @@ use uuid::Uuid;
 use super::{Result, Store};
 use crate::secret::Sealed;
 
+/// Which installation a database belongs to.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// Stands in the markers at JFrog.
+    pub id: Uuid,
+    /// Ids of which it was a copy, and of journals that were adopted with it.
+    pub previous_ids: Vec<Uuid>,
+    /// The service ran last on another server or another database: this one is a copy, or was restored.
+    pub is_copy: bool,
+}
+
 impl Store {
-    /// The installation's id.
+    /// Which installation this is. The first start takes down which database it ran on.
     ///
     /// # Errors
     /// Postgres.
-    pub async fn installation_id(&self) -> Result<Uuid> {
-        Ok(sqlx::query_scalar!("select id from installation").fetch_one(&self.pool).await?)
+    pub async fn installation(&self) -> Result<Installation> {
+        sqlx::query!("update installation set database_identity = database_identity() where database_identity is null")
+            .execute(&self.pool)
+            .await?;
+        let row = sqlx::query!(
+            r#"select id, previous_ids, database_identity is distinct from database_identity() as "is_copy!" from installation"#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Installation { id: row.id, previous_ids: row.previous_ids, is_copy: row.is_copy })
+    }
+
+    /// Makes the copy `of` an installation of its own, with a new id: its markers are no longer the original's. Nothing happens
+    /// where another replica has done so already.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn adopt(&self, of: Uuid, journal: Option<Uuid>) -> Result<()> {
+        sqlx::query!(
+            "update installation set id = gen_random_uuid(), database_identity = database_identity(),
+                    previous_ids = previous_ids || id || array_remove(array[$2::uuid], null) where id = $1",
+            of,
+            journal
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// The canaries of all master keys ever used.

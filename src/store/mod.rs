@@ -29,6 +29,7 @@ pub use audit::Event;
 pub use chains::Lost;
 pub use data_keys::DataKeyRow;
 pub use hand_out::{HandOut, HandOutRule};
+pub use installation::Installation;
 pub use jobs::{Job, JobKind};
 pub use notify::Signals;
 pub use registrations::{NewToken, TokenChanges};

@@ -3,6 +3,7 @@
 #[path = "../api/app/mod.rs"]
 mod app;
 mod connections;
+mod copies;
 mod journal;
 mod keep_alive;
 mod killed;

@@ -24,8 +24,16 @@ impl TestDatabase {
         cluster.create_database(&name, Some("template_broker")).await.expect("a database");
         let database = Self { url: cluster.url(&name), own: None };
         // A copy has the original's installation id; this is a new installation.
-        database.run("update installation set id = gen_random_uuid()").await;
+        database.run("update installation set id = gen_random_uuid(), database_identity = null").await;
         database
+    }
+
+    /// A copy, as a restored dump is: another database with everything in it. Nothing may be connected to the original.
+    pub async fn copy(&self) -> Self {
+        let original = self.text("select current_database()").await;
+        let name = format!("copy_{}", Uuid::new_v4().simple());
+        cluster().await.create_database(&name, Some(&original)).await.expect("a copy");
+        Self { url: cluster().await.url(&name), own: None }
     }
 
     /// On a server of its own, that may be crashed.

@@ -107,8 +107,13 @@ impl TestApp {
 
     /// Starts it again on the same database and journal; the clients go on with the new address.
     pub async fn start_again(&mut self) {
+        self.start_again_with(false).await;
+    }
+
+    /// The same with `--adopt`.
+    pub async fn start_again_with(&mut self, adopt: bool) {
         let settings = settings(&self.database, &self.simulator, &self.journal, &self.master_keys);
-        let running = serve::start(settings, None).await.expect("it starts again");
+        let running = serve::start(Settings { adopt, ..settings }, None).await.expect("it starts again");
         for client in [&mut self.platform, &mut self.admin, &mut self.ci, &mut self.viewer] {
             *client = client.of(&running);
         }
@@ -153,6 +158,7 @@ pub fn settings(database: &TestDatabase, simulator: &Simulator, journal: &TempDi
         timing: TIMING,
         tls: None,
         trusted_proxies: Vec::new(),
+        adopt: false,
     }
 }
 
