@@ -1,0 +1,24 @@
+//! The protocol broken on purpose, one line at a time: the checker must notice each.
+
+/// What is left out, or done the way others do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// Nothing is written before JFrog is called, so nobody sees that another is at it.
+    NoAttemptRow,
+    /// A pair is committed without looking at the generation it was spent from.
+    NoFence,
+    /// A call that timed out is sent again.
+    BlindRetry,
+    /// The journal has the pair, so the caller is answered.
+    ReplyBeforeCommit,
+    /// Whoever lost its attempt throws its pair away, though the row is still where the pair was spent from.
+    DiscardOnLostRace,
+    /// Whoever moves no row revokes its pair, without asking whether it is the row's own and whether the row's is alive.
+    RevokeOnLostRace,
+    /// One chain is in doubt, and the other is rotated instead of making the first anew.
+    SecondChainInDoubt,
+    /// The sweep revokes all that the user has and we don't know.
+    SweepWithoutMarker,
+    /// The end of any attempt forgets that the refresh token was sent once more to find out.
+    ForgetsThatItWasSent,
+}
