@@ -6,15 +6,16 @@ use uuid::Uuid;
 
 use super::{
     Broker, BrokerError, blocking,
+    rotate::spends,
     sealing::{entry_column, entry_place},
 };
 use crate::{
     actor::Actor,
     crypto::OpenError,
-    jfrog::{Pair, parse_pair},
+    jfrog::{Bearer, Pair, Vitality, parse_pair},
     journal::{Entry, Header, Standing},
     secret::{Sealed, Wrapped},
-    store::{Attempt, Committed, StoreError},
+    store::{Attempt, Committed, StoreError, TokenView},
 };
 
 /// How long a committed entry is kept against a failover that loses its last seconds.
@@ -74,7 +75,11 @@ impl Broker {
             return if standing == Standing::Pending { Err(OpenError::Format.into()) } else { Ok(()) };
         };
         let chain = view.chains.iter().find(|chain| chain.id == attempt.chain_id);
-        if chain.is_some_and(|chain| chain.generation == attempt.spent_generation) {
+        let expected = chain.is_some_and(|chain| chain.generation == attempt.spent_generation);
+        if expected && !spends(&attempt.kind) && self.is_dead(&view, &pair).await {
+            // Made beside the pair that is there, and away for so long that the sweep took it for an orphan.
+            tracing::warn!(token = view.name, "a pair in the journal was revoked meanwhile: what is there stays");
+        } else if expected {
             let key = self.keys.sealing_key(&self.store, attempt.team_id).await?;
             let committed = self.commit(&attempt, &pair, &key, &Actor::system()).await?;
             tracing::warn!(token = view.name, ?committed, "a pair was committed from the journal");
@@ -86,6 +91,11 @@ impl Broker {
             self.give_back(&view, &pair).await;
         }
         if standing == Standing::Pending { Ok(blocking(move || journal.committed(&path)).await?) } else { Ok(()) }
+    }
+
+    async fn is_dead(&self, view: &TokenView, pair: &Pair) -> bool {
+        let Some(instance) = self.jfrog.instance(Some(&view.instance)) else { return false };
+        self.jfrog.me(instance, &Bearer::Access(pair.access_token.clone())).await == Vitality::Dead
     }
 
     fn open_entry(&self, header: &Header, attempt: &Attempt, body: &Sealed) -> Result<Pair, BrokerError> {

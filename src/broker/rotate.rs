@@ -271,7 +271,7 @@ pub(super) fn unknown_instance(view: &TokenView) -> BrokerError {
 }
 
 /// Whether this kind of attempt sends a refresh token.
-fn spends(kind: &str) -> bool {
+pub(super) fn spends(kind: &str) -> bool {
     matches!(kind, "rotate" | "settle")
 }
 
