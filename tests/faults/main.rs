@@ -9,6 +9,7 @@ mod keep_alive;
 mod killed;
 mod lost_answers;
 mod old_token;
+mod scoreboard;
 mod secrecy;
 mod settle;
 mod stampede;
