@@ -3,11 +3,11 @@
 use std::{fs, time::Duration};
 
 use reqwest::{Client, Response};
-use token_broker::dev::simulator::{OldAccessToken, Route, Rule, Simulator};
-use tokio::time::sleep;
+use token_broker::dev::simulator::{Fault, OldAccessToken, Route, Rule, Simulator};
+use tokio::{task::JoinHandle, time::sleep};
 
 use super::{
-    schedule::{Caller, Fate, Killed, Round},
+    schedule::{Caller, Fate, Killed, Round, Store},
     strategies::{Home, Strategy},
 };
 use crate::app::any_port;
@@ -27,40 +27,52 @@ async fn loses<S: Strategy>(round: &Round, simulator: &Simulator, http: &Client)
     let dir = tempfile::tempdir().expect("a directory");
     let jfrog = format!("{}/access/api/v1/tokens", simulator.url());
     let home = Home { file: dir.path().join("pair.json"), jfrog, http: http.clone() };
-    fs::write(&home.file, made_by_a_person(&home, simulator).await).expect("writes");
+    let before = made_by_a_person(&home, simulator).await;
+    fs::write(&home.file, &before).expect("writes");
     let hosts = [S::default(), S::default()];
 
     if let Some(fault) = &round.jfrog {
         simulator.fault(Rule::once(fault.clone(), Route::Refresh));
     }
-    let made = simulator.tokens().len();
+    let refusing = (round.store == Store::Refuses).then(|| refuse_next_save(&home, simulator));
     let second = async {
         if let Some(delay) = round.second_after {
             sleep(delay).await;
             drop(hosts[1].refresh(&home, Caller::UNHARMED).await);
         }
     };
-    let store = async {
-        if round.store_refuses {
-            // JFrog has made the next pair, and is slow to say so.
-            while simulator.tokens().len() == made {
-                sleep(Duration::from_millis(10)).await;
-            }
-            // A directory in the file's place: nobody writes over that, root included.
-            fs::rename(&home.file, home.file.with_extension("aside")).expect("moves");
-            fs::create_dir(&home.file).expect("makes a directory");
-        }
-    };
-    let (first, (), ()) = tokio::join!(hosts[0].refresh(&home, round.caller), second, store);
+    let (first, ()) = tokio::join!(hosts[0].refresh(&home, round.caller), second);
     assert!(simulator.faults().is_empty(), "{}: JFrog did it", round.name);
     let killed = matches!(round.caller, Caller(Some((_, Fate::Killed))));
     assert_eq!(first.as_ref().is_err_and(|error| error.is::<Killed>()), killed, "{}", round.name);
-    if round.store_refuses {
-        fs::remove_dir(&home.file).expect("it is empty: nothing was saved");
-        assert!(first.is_err(), "the save failed");
-        fs::rename(home.file.with_extension("aside"), &home.file).expect("moves back");
+    match round.store {
+        Store::Saves => {}
+        Store::Refuses => {
+            assert!(first.is_err(), "the save failed");
+            refusing.expect("it was begun").await.expect("it ended");
+            fs::remove_dir(&home.file).expect("it is empty: nothing was saved");
+            fs::rename(home.file.with_extension("aside"), &home.file).expect("moves back");
+        }
+        Store::Forgets => {
+            assert!(first.is_ok(), "it was saved");
+            fs::write(&home.file, before).expect("writes");
+        }
     }
     !can_rotate(&home, &hosts, simulator).await
+}
+
+/// From now on there is a directory in the file's place when JFrog has answered: nobody writes over that, root included.
+fn refuse_next_save(home: &Home, simulator: &Simulator) -> JoinHandle<()> {
+    // JFrog has made the next pair, and is slow to say so.
+    simulator.fault(Rule::once(Fault::DelayAfterCommit { ms: 1_000 }, Route::Refresh));
+    let (file, simulator, made) = (home.file.clone(), simulator.clone(), simulator.tokens().len());
+    tokio::spawn(async move {
+        while simulator.tokens().len() == made {
+            sleep(Duration::from_millis(10)).await;
+        }
+        fs::rename(&file, file.with_extension("aside")).expect("moves");
+        fs::create_dir(&file).expect("makes a directory");
+    })
 }
 
 /// The oracle: a refresh for real, by either host, in its own way. A lock that is left behind has time to expire.

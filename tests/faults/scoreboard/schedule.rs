@@ -18,8 +18,16 @@ pub(super) struct Round {
     pub caller: Caller,
     /// A second caller comes so much later, on the other host.
     pub second_after: Option<Duration>,
-    /// The store refuses the first caller's save.
-    pub store_refuses: bool,
+    /// What the store does with the first caller's save.
+    pub store: Store,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Store {
+    Saves,
+    Refuses,
+    /// It said yes; then a standby took over that had not heard of it, or a backup was put back.
+    Forgets,
 }
 
 /// Where a caller is struck, and how; `None`: it is not.
@@ -63,7 +71,7 @@ impl Caller {
 }
 
 pub(super) fn rounds() -> Vec<Round> {
-    let quiet = |name| Round { name, jfrog: None, caller: Caller::UNHARMED, second_after: None, store_refuses: false };
+    let quiet = |name| Round { name, jfrog: None, caller: Caller::UNHARMED, second_after: None, store: Store::Saves };
     let jfrog = |name, fault| Round { jfrog: Some(fault), ..quiet(name) };
     let struck = |name, moment, fate| Round { caller: Caller(Some((moment, fate))), ..quiet(name) };
     vec![
@@ -84,7 +92,7 @@ pub(super) fn rounds() -> Vec<Round> {
             second_after: Some(AFTER_THE_LEASE),
             ..struck("stalled before the save, beyond the lock", Moment::Answered, Fate::Stalled)
         },
-        // Slow enough for the store to fail between the question and the save.
-        Round { store_refuses: true, ..jfrog("the store refuses the save", Fault::DelayAfterCommit { ms: 1_000 }) },
+        Round { store: Store::Refuses, ..quiet("the store refuses the save") },
+        Round { store: Store::Forgets, ..quiet("the store fails over and forgets the save") },
     ]
 }
