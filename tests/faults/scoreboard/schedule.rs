@@ -87,6 +87,7 @@ pub(super) fn rounds() -> Vec<Round> {
         struck("killed after the answer, before the save", Moment::Answered, Fate::Killed),
         struck("killed during the save", Moment::Saving, Fate::Killed),
         struck("killed after the save", Moment::Saved, Fate::Killed),
+        // No lock is needed to survive these two: JFrog answers only one of two, and the other one saves nothing.
         Round { second_after: Some(Duration::ZERO), ..quiet("two callers at once, on two hosts") },
         Round {
             second_after: Some(AFTER_THE_LEASE),
