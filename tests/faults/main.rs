@@ -10,6 +10,7 @@ mod killed;
 mod lost_answers;
 mod old_token;
 mod scoreboard;
+mod postgres;
 mod secrecy;
 mod settle;
 mod stampede;

@@ -53,6 +53,11 @@ impl TestDatabase {
         kill(Pid::from_raw(victim), Signal::SIGKILL).expect("the server's account is ours, or we are root");
     }
 
+    /// A database elsewhere, which the service migrates itself.
+    pub fn at(url: String) -> Self {
+        Self { url, own: None }
+    }
+
     pub fn url(&self) -> &str {
         &self.url
     }

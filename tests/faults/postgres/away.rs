@@ -1,0 +1,102 @@
+//! While Postgres is away, callers are told so in time, nothing is spent, and what was spent already waits in the journal.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use token_broker::dev::postgres::Durability;
+
+use super::{all_live, own::Own, pairs_waiting, refreshes_asked, until};
+use crate::app::{TestApp, process::Replica};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_is_away_callers_get_503_in_time_and_nothing_is_spent() {
+    for frozen in [false, true] {
+        let mut own = Own::start(Durability::Fast).await;
+        let app = TestApp::start_on(own.database()).await;
+        app.register("deploy").await;
+        let asked_before = app.asked_for_pairs();
+        if frozen {
+            own.gate.freeze(true);
+        } else {
+            own.crash().await;
+        }
+        for (caller, body) in [
+            (&app.ci, json!({"wait": 2})),
+            (&app.admin, json!({"wait": 2, "max_age": 0})),
+            (&app.admin, json!({"wait": 2, "max_age": 0})),
+        ] {
+            let began = Instant::now();
+            let answer = caller.refresh("deploy", body.clone()).await;
+            eprintln!("frozen {frozen}: {} in {:?} {}", answer.status, began.elapsed(), answer.text);
+            answer.refused(503, "database-unavailable");
+        }
+        let began = Instant::now();
+        app.ci.get("/health/ready").await.refused(503, "database-unavailable");
+        eprintln!("frozen {frozen}: ready in {:?}", began.elapsed());
+        app.ci.get("/health/live").await.expect(200);
+        assert_eq!(app.asked_for_pairs(), asked_before, "nothing is spent");
+        if frozen {
+            own.gate.freeze(false);
+        } else {
+            own.start_again().await;
+        }
+        let began = Instant::now();
+        until("ready again", async || app.ci.get("/health/ready").await.status == 200).await;
+        eprintln!("frozen {frozen}: ready again in {:?}", began.elapsed());
+        all_live(&app, &["deploy"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_met_no_postgres_waits_in_the_journal_and_is_committed_at_once_when_it_is_back() {
+    let mut own = Own::start(Durability::Fast).await;
+    let app = TestApp::start_on(own.database()).await;
+    app.register("deploy").await;
+    app.simulator.knobs(|knobs| knobs.latency_ms = 500);
+    let admin = app.admin.clone();
+    let asked = tokio::spawn(async move { admin.refresh("deploy", json!({"max_age": 0, "wait": 2})).await });
+    until("an attempt", async || app.database.count("select count(*) from attempts").await == 1).await;
+    own.crash().await;
+    until("a pair in the journal", async || pairs_waiting(app.journal.path()) == 1).await;
+    assert_eq!(asked.await.expect("an answer").status, 503);
+
+    own.start_again().await;
+    let back = Instant::now();
+    until("the commit", async || app.database.count("select max(generation) from tokens").await == 2).await;
+    eprintln!("committed after {:?}", back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+    until("the entry's end", async || pairs_waiting(app.journal.path()) == 0).await;
+    assert_eq!((app.simulator.refreshes(), refreshes_asked(&app)), (1, 1), "the old refresh token was sent once");
+    app.simulator.knobs(|knobs| knobs.latency_ms = 0);
+    all_live(&app, &["deploy"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_of_a_replica_that_died_while_postgres_was_away_is_committed_before_the_next_start_is_ready() {
+    let mut own = Own::start(Durability::Fast).await;
+    let app = TestApp::start_on(own.database()).await;
+    app.register("deploy").await;
+    app.simulator.knobs(|knobs| knobs.latency_ms = 500);
+    let journal = tempfile::tempdir().expect("a directory");
+    let mut replica = Replica::start(&app, journal.path(), "info").await;
+    let admin = replica.client(&app.admin);
+    let asked = tokio::spawn(async move {
+        let request = admin.request(reqwest::Method::POST, "/tokens/deploy/refresh").json(&json!({"max_age": 0}));
+        request.send().await
+    });
+    until("an attempt", async || app.database.count("select count(*) from attempts").await == 1).await;
+    own.crash().await;
+    until("a pair in the journal", async || pairs_waiting(journal.path()) == 1).await;
+    replica.kill();
+    asked.await.expect("it ends").expect_err("nobody is left to answer");
+
+    own.start_again().await;
+    app.simulator.knobs(|knobs| knobs.latency_ms = 0);
+    let replica = Replica::start(&app, journal.path(), "info").await;
+    assert_eq!(app.database.count("select max(generation) from tokens").await, 2, "committed before it says that it is ready");
+    assert_eq!((pairs_waiting(journal.path()), app.database.count("select count(*) from attempts").await), (0, 0));
+    let handed = replica.client(&app.ci).refresh("deploy", json!({})).await.expect(200);
+    assert!(app.simulator.is_alive(handed.access_token()));
+    assert_eq!((handed.json["generation"].as_i64(), refreshes_asked(&app)), (Some(2), 1), "the old refresh token was sent once");
+    all_live(&app, &["deploy"]).await;
+}

@@ -1,0 +1,107 @@
+//! Full disks: Postgres' own, and that of the journal.
+
+use serde_json::json;
+use token_broker::dev::postgres::Durability;
+
+use super::{
+    all_live,
+    disk::SmallDisk,
+    own::{Own, directory},
+    pairs_waiting, until,
+};
+use crate::app::TestApp;
+
+const NAMES: [&str; 2] = ["deploy", "release"];
+/// Generations of all tokens, less the first of each: the rotations that Postgres knows of.
+const ROTATIONS: &str = "select sum(generation - 1)::bigint from tokens";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_postgres_loses_nothing() {
+    let dir = directory();
+    let Some(disk) = SmallDisk::over(dir.path(), 160) else { return };
+    let mut own = Own::start_in(dir.path(), Durability::Fast).await;
+    let app = TestApp::start_on(own.database()).await;
+    for name in NAMES {
+        app.register(name).await;
+    }
+    disk.fill();
+    // Each table has a little room left in its last page.
+    let mut refused = 0;
+    for round in 0.. {
+        let answer = app.admin.refresh(NAMES[round % 2], json!({"max_age": 0, "wait": 1})).await;
+        if answer.status == 503 {
+            assert!(answer.retry_after() >= 1, "{}", answer.text);
+            refused += 1;
+        } else {
+            answer.expect(200);
+        }
+        if refused == 10 {
+            break;
+        }
+        assert!(round < 500, "the disk never was full");
+    }
+    let saved = usize::try_from(app.database.count(ROTATIONS).await).expect("a number");
+    assert_eq!(app.simulator.refreshes(), saved + pairs_waiting(app.journal.path()), "what was spent is saved, here or there");
+    eprintln!("{} spent, {saved} saved", app.simulator.refreshes());
+    disk.free();
+    until("all saved", async || pairs_waiting(app.journal.path()) == 0).await;
+    all_live(&app, &NAMES).await;
+
+    // Without room for its log the server itself goes down, in the middle of a rotation.
+    app.simulator.knobs(|knobs| knobs.latency_ms = 700);
+    let (admin, spent) = (app.admin.clone(), app.simulator.refreshes());
+    let asked = tokio::spawn(async move { admin.refresh("deploy", json!({"max_age": 0, "wait": 1})).await });
+    until("an attempt", async || app.database.count("select count(*) from attempts").await == 1).await;
+    disk.fill();
+    own.write_until_it_fails().await;
+    until("a pair in the journal", async || pairs_waiting(app.journal.path()) == 1).await;
+    assert_eq!(asked.await.expect("an answer").status, 503);
+    own.crash().await;
+    disk.free();
+    own.start_again().await;
+    until("all saved", async || pairs_waiting(app.journal.path()) == 0).await;
+    assert_eq!(app.simulator.refreshes(), spent + 1);
+    app.simulator.knobs(|knobs| knobs.latency_ms = 0);
+    all_live(&app, &NAMES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_journal_spends_nothing_and_keeps_what_was_begun() {
+    let mut app = TestApp::start().await;
+    app.register("deploy").await;
+    app.stop().await;
+    let Some(disk) = SmallDisk::over(app.journal.path(), 1) else { return };
+    app.start_again().await;
+    let before = app.ci.refresh("deploy", json!({})).await.expect(200);
+
+    disk.fill();
+    for _ in 0..3 {
+        let still = app.admin.refresh("deploy", json!({"max_age": 0, "wait": 1})).await.expect(200);
+        assert_eq!((still.access_token(), &still.json["warnings"]), (before.access_token(), &json!(["refresh-pending"])));
+        // With no current token good enough there is nothing to hand out instead.
+        let none = json!({"max_age": 0, "wait": 1, "min_ttl": 1_000_000_000});
+        app.admin.refresh("deploy", none).await.refused(503, "journal-unavailable");
+    }
+    assert_eq!(app.simulator.refreshes(), 0, "nothing is spent");
+    assert_eq!(app.database.count("select count(*) from attempts").await, 0);
+    disk.free();
+    app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
+
+    // Full while JFrog is being asked: the room for its answer was taken before.
+    app.simulator.knobs(|knobs| knobs.latency_ms = 500);
+    let admin = app.admin.clone();
+    let asked = tokio::spawn(async move { admin.refresh("deploy", json!({"max_age": 0})).await });
+    until("an attempt", async || app.database.count("select count(*) from attempts").await == 1).await;
+    until("an entry", async || app.journal.path().read_dir().expect("the journal").flatten().any(is_pending)).await;
+    disk.fill();
+    until("a pair in the journal", async || pairs_waiting(app.journal.path()) == 1 || asked.is_finished()).await;
+    assert_eq!(asked.await.expect("an answer").expect(200).json["generation"], 3);
+    disk.free();
+    app.simulator.knobs(|knobs| knobs.latency_ms = 0);
+    all_live(&app, &["deploy"]).await;
+    app.stop().await;
+}
+
+fn is_pending(file: std::fs::DirEntry) -> bool {
+    file.path().extension().is_some_and(|extension| extension == "pending")
+}

@@ -1,0 +1,154 @@
+//! What stands between the broker and a Postgres: one address that stays while servers come and go, and connections that break at
+//! a chosen moment.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::watch,
+};
+use tokio_util::sync::CancellationToken;
+
+/// What the server says while it commits a pair, once [`Gate::WATCH_COMMITS`] was run.
+const COMMITTING: &[u8] = b"a pair is being committed";
+/// `ReadyForQuery`, no transaction open: what went before it is committed.
+const READY: &[u8] = b"Z\0\0\0\x05I";
+
+/// When a connection on which a pair is being committed breaks.
+#[derive(Clone, Copy, Debug)]
+pub enum Cut {
+    /// While the server is at it; it goes on without us.
+    During,
+    /// When the server has committed, before the broker hears of it.
+    After,
+}
+
+pub struct Gate {
+    dir: TempDir,
+    /// Cancelled when it closes.
+    open: Option<CancellationToken>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    target: Mutex<PathBuf>,
+    cut: Mutex<Option<Cut>>,
+    frozen: watch::Sender<bool>,
+}
+
+impl Gate {
+    /// Makes the server say that it commits a pair, and then takes its time.
+    pub const WATCH_COMMITS: &str = "create function say() returns trigger language plpgsql as $$
+             begin raise notice 'a pair is being committed'; perform pg_sleep(0.3); return null; end $$;
+         create constraint trigger say after update of access_token on chains deferrable initially deferred
+             for each row execute function say()";
+
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let inner = Inner { target: Mutex::default(), cut: Mutex::default(), frozen: watch::Sender::new(false) };
+        Self { dir, open: None, inner: Arc::new(inner) }
+    }
+
+    /// The directory of its socket, which is named like a Postgres'.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// From now on, connections lead to the server of this socket.
+    pub fn lead_to(&mut self, target: PathBuf) {
+        self.close();
+        *self.inner.target.lock().expect("no panic here") = target;
+        let socket = self.dir.path().join(".s.PGSQL.5432");
+        drop(std::fs::remove_file(&socket));
+        let listener = UnixListener::bind(&socket).expect("listens");
+        let (closed, inner) = (CancellationToken::new(), Arc::clone(&self.inner));
+        self.open = Some(closed.clone());
+        tokio::spawn(async move {
+            while let Some(Ok((client, _))) = closed.run_until_cancelled(listener.accept()).await {
+                let (closed, inner) = (closed.clone(), Arc::clone(&inner));
+                tokio::spawn(async move { closed.run_until_cancelled(inner.forward(client)).await });
+            }
+        });
+    }
+
+    /// Connections end, and new ones are refused: as by a machine on which no Postgres runs.
+    pub fn close(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.cancel();
+        }
+    }
+
+    /// Whether nothing passes any more, although connections stay open: as when a network or a machine stalls.
+    pub fn freeze(&self, frozen: bool) {
+        self.inner.frozen.send_replace(frozen);
+    }
+
+    /// The next connection on which a pair is committed breaks.
+    pub fn cut(&self, cut: Cut) {
+        *self.inner.cut.lock().expect("no panic here") = Some(cut);
+    }
+
+    /// Whether the cut is still to come.
+    pub fn is_armed(&self) -> bool {
+        self.inner.cut.lock().expect("no panic here").is_some()
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Inner {
+    async fn forward(&self, mut client: UnixStream) {
+        let target = self.target.lock().expect("no panic here").clone();
+        let Ok(mut server) = UnixStream::connect(target).await else { return };
+        let (mut from_client, mut to_client) = client.split();
+        let (mut from_server, mut to_server) = server.split();
+        let asked = async {
+            let mut bytes = vec![0; 16 * 1024];
+            while let Ok(length @ 1..) = from_client.read(&mut bytes).await {
+                self.thawed().await;
+                if to_server.write_all(&bytes[..length]).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let answered = async {
+            let (mut bytes, mut said, mut cut) = (vec![0; 16 * 1024], Vec::new(), None);
+            while let Ok(length @ 1..) = from_server.read(&mut bytes).await {
+                self.thawed().await;
+                said.extend_from_slice(&bytes[..length]);
+                if cut.is_none() && contains(&said, COMMITTING) {
+                    cut = self.cut.lock().expect("no panic here").take();
+                }
+                match cut {
+                    Some(Cut::During) => break,
+                    Some(Cut::After) if said.ends_with(READY) => break,
+                    Some(Cut::After) => continue,
+                    None => {}
+                }
+                if to_client.write_all(&bytes[..length]).await.is_err() {
+                    break;
+                }
+                // What the server says may come in pieces.
+                said.drain(..said.len().saturating_sub(COMMITTING.len()));
+            }
+        };
+        tokio::select! { () = asked => {}, () = answered => {} }
+    }
+
+    async fn thawed(&self) {
+        drop(self.frozen.subscribe().wait_for(|frozen| !frozen).await);
+    }
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
