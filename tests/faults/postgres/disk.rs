@@ -2,13 +2,13 @@
 
 use std::{fs::OpenOptions, io::Write, path::Path, path::PathBuf, process::Command};
 
-pub struct SmallDisk {
+pub(super) struct SmallDisk {
     dir: PathBuf,
 }
 
 impl SmallDisk {
     /// Over this directory; what is in it is hidden meanwhile. `None`, and said loudly, where we may not.
-    pub fn over(dir: &Path, mebibytes: u32) -> Option<Self> {
+    pub(super) fn over(dir: &Path, mebibytes: u32) -> Option<Self> {
         let options = format!("size={mebibytes}m,mode=711");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir).status();
         if mounted.is_ok_and(|status| status.success()) {
@@ -19,14 +19,14 @@ impl SmallDisk {
     }
 
     /// Until nothing more can be written.
-    pub fn fill(&self) {
+    pub(super) fn fill(&self) {
         let mut balloon = OpenOptions::new().create(true).append(true).open(self.balloon()).expect("a file");
         for size in [1 << 20, 1 << 12, 1] {
             while balloon.write_all(&vec![0; size]).is_ok() {}
         }
     }
 
-    pub fn free(&self) {
+    pub(super) fn free(&self) {
         std::fs::remove_file(self.balloon()).expect("it is there");
     }
 

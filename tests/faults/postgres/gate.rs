@@ -21,14 +21,14 @@ const READY: &[u8] = b"Z\0\0\0\x05I";
 
 /// When a connection on which a pair is being committed breaks.
 #[derive(Clone, Copy, Debug)]
-pub enum Cut {
+pub(super) enum Cut {
     /// While the server is at it; it goes on without us.
     During,
     /// When the server has committed, before the broker hears of it.
     After,
 }
 
-pub struct Gate {
+pub(super) struct Gate {
     dir: TempDir,
     /// Cancelled when it closes.
     open: Option<CancellationToken>,
@@ -43,24 +43,24 @@ struct Inner {
 
 impl Gate {
     /// Makes the server say that it commits a pair, and then takes its time.
-    pub const WATCH_COMMITS: &str = "create function say() returns trigger language plpgsql as $$
+    pub(super) const WATCH_COMMITS: &str = "create function say() returns trigger language plpgsql as $$
              begin raise notice 'a pair is being committed'; perform pg_sleep(0.3); return null; end $$;
          create constraint trigger say after update of access_token on chains deferrable initially deferred
              for each row execute function say()";
 
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let inner = Inner { target: Mutex::default(), cut: Mutex::default(), frozen: watch::Sender::new(false) };
         Self { dir, open: None, inner: Arc::new(inner) }
     }
 
     /// The directory of its socket, which is named like a Postgres'.
-    pub fn dir(&self) -> &Path {
+    pub(super) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// From now on, connections lead to the server of this socket.
-    pub fn lead_to(&mut self, target: PathBuf) {
+    pub(super) fn lead_to(&mut self, target: PathBuf) {
         self.close();
         *self.inner.target.lock().expect("no panic here") = target;
         let socket = self.dir.path().join(".s.PGSQL.5432");
@@ -77,24 +77,24 @@ impl Gate {
     }
 
     /// Connections end, and new ones are refused: as by a machine on which no Postgres runs.
-    pub fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         if let Some(open) = self.open.take() {
             open.cancel();
         }
     }
 
     /// Whether nothing passes any more, although connections stay open: as when a network or a machine stalls.
-    pub fn freeze(&self, frozen: bool) {
+    pub(super) fn freeze(&self, frozen: bool) {
         self.inner.frozen.send_replace(frozen);
     }
 
     /// The next connection on which a pair is committed breaks.
-    pub fn cut(&self, cut: Cut) {
+    pub(super) fn cut(&self, cut: Cut) {
         *self.inner.cut.lock().expect("no panic here") = Some(cut);
     }
 
     /// Whether the cut is still to come.
-    pub fn is_armed(&self) -> bool {
+    pub(super) fn is_armed(&self) -> bool {
         self.inner.cut.lock().expect("no panic here").is_some()
     }
 }

@@ -1,8 +1,13 @@
 //! Postgres fails: at any moment, for any reason. No token is lost by it.
 
 mod away;
+mod commit;
+mod crash;
+mod disk;
+mod disk_full;
 mod gate;
 mod own;
+mod read_only;
 
 use std::{fs, path::Path, time::Duration};
 
