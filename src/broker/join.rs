@@ -53,7 +53,9 @@ pub(super) enum Advance {
     Stopping,
     /// Postgres is away: nothing was spent, or the journal has it.
     DatabaseUnavailable,
-    /// Keys, journal, or a task that ended early; logged already.
+    /// The journal directory cannot be written: nothing was spent; logged already.
+    JournalUnavailable,
+    /// Keys, or a task that ended early; logged already.
     Failed(String),
 }
 
@@ -98,6 +100,10 @@ impl Broker {
                 Err(BrokerError::Store(StoreError::Unavailable(error))) => {
                     tracing::warn!(%error, "a refresh met no Postgres");
                     return Advance::DatabaseUnavailable;
+                }
+                Err(error @ BrokerError::Journal(_)) => {
+                    tracing::error!(%error, "a refresh could not be begun");
+                    return Advance::JournalUnavailable;
                 }
                 Err(error) => {
                     tracing::error!(%error, "a refresh failed");

@@ -151,7 +151,7 @@ impl Broker {
                 Advance::NotDue { generation } if found.as_ref().is_none_or(|found| found.generation != generation) => {}
                 Advance::NotDue { .. } => break Stuck::NotDue,
                 Advance::Unavailable { detail, retry_after } => break Stuck::Unavailable { detail, retry_after },
-                Advance::Stopping => break Stuck::Pending,
+                Advance::Stopping | Advance::JournalUnavailable => break Stuck::Pending,
                 Advance::Uncertain => break Stuck::Uncertain,
                 Advance::NotFound => return Err(BrokerError::NotFound(format!("token {name}")).into()),
                 Advance::Creating => return Err(RefreshError::Creating),
