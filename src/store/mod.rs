@@ -16,7 +16,10 @@ mod teams;
 mod token_view;
 mod tokens;
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
@@ -35,6 +38,13 @@ pub use notify::Signals;
 pub use registrations::{NewToken, TokenChanges};
 pub use teams::TeamRow;
 pub use token_view::{AttemptRow, ChainRow, ChainState, Letter, Replaced, TokenState, TokenView};
+
+/// How long somebody who waits for Postgres alone waits at most.
+const PROMPT: Duration = Duration::from_secs(5);
+
+/// When Postgres last said that it takes no writes. Connections that were there then are not used again: one that was born
+/// read-only stays so when the server has long begun to write again.
+static READ_ONLY: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Migrations, compiled in.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -66,13 +76,17 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(database) => match database.code().as_deref() {
+                Some("25006") => {
+                    read_only_seen();
+                    Self::Unavailable(error)
+                }
                 Some("23505") => Self::Taken(database.constraint().unwrap_or_default().to_owned()),
                 Some("23503") => Self::InUse(database.constraint().unwrap_or_default().to_owned()),
-                // Connection exceptions, insufficient resources, operator intervention, system errors, read-only; a server that
+                // Connection exceptions, insufficient resources, operator intervention, system errors; a server that
                 // lets nobody in (28, 3D, 55000); serialization failures, deadlocks and lock time-outs, over when tried again.
                 Some(code)
                     if ["08", "28", "3D", "40", "53", "57", "58"].contains(&code.get(..2).unwrap_or_default())
-                        || ["25006", "55000", "55P03"].contains(&code) =>
+                        || ["55000", "55P03"].contains(&code) =>
                 {
                     Self::Unavailable(error)
                 }
@@ -85,6 +99,14 @@ impl From<sqlx::Error> for StoreError {
             _ => Self::Failed(error),
         }
     }
+}
+
+fn read_only_seen() {
+    *READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+}
+
+fn younger_than_read_only(age: Duration) -> bool {
+    READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|seen| age < seen.elapsed())
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -115,13 +137,14 @@ impl Store {
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
-            .acquire_timeout(Duration::from_secs(5))
+            .acquire_timeout(PROMPT)
             // A ping before each statement would double the hot path's round trips; one after a pause finds dead sockets.
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
                     use sqlx::Connection;
-                    Ok(meta.idle_for < Duration::from_secs(1) || connection.ping().await.is_ok())
+                    Ok(younger_than_read_only(meta.age)
+                        && (meta.idle_for < Duration::from_secs(1) || connection.ping().await.is_ok()))
                 })
             })
             .connect_with(options)
@@ -146,7 +169,27 @@ impl Store {
         let read_only = sqlx::query_scalar!(r#"select current_setting('transaction_read_only') = 'on' as "ro!""#);
         match read_only.fetch_one(&self.pool).await? {
             false => Ok(()),
-            true => Err(StoreError::Unavailable(sqlx::Error::Protocol("Postgres is read-only".into()))),
+            true => {
+                read_only_seen();
+                Err(StoreError::Unavailable(sqlx::Error::Protocol("Postgres is read-only".into())))
+            }
+        }
+    }
+
+    /// Does something that somebody waits for, who is not kept by a Postgres that went away without a word: that it did, only the
+    /// kernel notices, after many minutes. It goes on in a task: nothing cancels a statement half-way.
+    ///
+    /// # Errors
+    /// Its own; or Postgres took too long.
+    pub async fn promptly<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        match tokio::time::timeout(PROMPT, tokio::spawn(work(self.clone()))).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => Err(StoreError::Unavailable(sqlx::Error::WorkerCrashed)),
+            Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
         }
     }
 
