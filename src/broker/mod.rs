@@ -189,7 +189,7 @@ impl Parts {
     /// # Errors
     /// The failing part.
     pub async fn ready(&self) -> Result<(), BrokerError> {
-        self.store.ping().await?;
+        self.store.promptly(|store| async move { store.ping().await }).await?;
         self.keys.check_canaries(&self.store).await?;
         self.not_frozen()
     }

@@ -1,6 +1,6 @@
 //! The refresh flow: hand out what is fresh, or wait for a rotation and hand out its result.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use metrics::counter;
 use serde::Serialize;
@@ -17,6 +17,9 @@ use crate::{
     secret::{AccessToken, ReferenceToken},
     store::{HandOut, HandOutRule, Signals},
 };
+
+/// How much longer than its caller waits for a rotation a refresh may wait for Postgres.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a caller asks for, in seconds.
 #[derive(Clone, Debug)]
@@ -103,13 +106,33 @@ impl Broker {
     /// See [`RefreshError`].
     pub async fn refresh(
         &self,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         team: &Team,
         name: &Name,
         ask: &Ask,
         actor: &Actor,
     ) -> Result<HandedOut, RefreshError> {
         caller.authorise(Action::Refresh, team, Some(name)).map_err(BrokerError::from)?;
+        let (broker, caller, team, name) = (self.clone(), Arc::clone(caller), team.clone(), name.clone());
+        let (asked, actor) = (ask.clone(), actor.clone());
+        // A task, because a statement must not be cancelled half-way; and not for longer than the caller waits, because only the
+        // kernel notices after many minutes that a Postgres went away without a word.
+        let flow = self.spawn(async move { broker.hand_out_or_wait(&caller, &team, &name, &asked, &actor).await });
+        match tokio::time::timeout(ask.wait + PATIENCE, flow).await {
+            Ok(Ok(handed)) => handed,
+            Ok(Err(_)) => Err(BrokerError::TaskEnded.into()),
+            Err(_) => Err(RefreshError::DatabaseUnavailable),
+        }
+    }
+
+    async fn hand_out_or_wait(
+        &self,
+        caller: &Caller,
+        team: &Team,
+        name: &Name,
+        ask: &Ask,
+        actor: &Actor,
+    ) -> Result<HandedOut, RefreshError> {
         let deadline = Instant::now() + ask.wait;
         if let Some(rejected) = &ask.rejected_token_id
             && let Ok(looked) = tokio::time::timeout_at(deadline, self.look_into(team, name, rejected, actor)).await

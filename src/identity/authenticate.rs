@@ -75,7 +75,8 @@ impl Authentication {
         if let Some(caller) = self.recent.get(&key.sha256).await {
             return Ok(caller);
         }
-        let row = self.store.presented_key(&key.public_id).await?;
+        let id = key.public_id.clone();
+        let row = self.store.promptly(|store| async move { store.presented_key(&id).await }).await?;
         // The same work for an unknown id as for a wrong secret.
         let expected = row.as_ref().map_or([0; 32].as_slice(), |row| row.sha256.as_slice());
         let matches = crypto::constant_time_eq(expected, &key.sha256);
