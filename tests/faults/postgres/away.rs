@@ -8,6 +8,9 @@ use token_broker::dev::postgres::Durability;
 use super::{all_live, own::Own, pairs_waiting, refreshes_asked, until};
 use crate::app::{TestApp, process::Replica};
 
+/// Beyond what a caller said it would wait; most of it is for a slow machine.
+const MARGIN: Duration = Duration::from_secs(6);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_postgres_is_away_callers_get_503_in_time_and_nothing_is_spent() {
     for frozen in [false, true] {
@@ -27,12 +30,13 @@ async fn while_postgres_is_away_callers_get_503_in_time_and_nothing_is_spent() {
         ] {
             let began = Instant::now();
             let answer = caller.refresh("deploy", body.clone()).await;
-            eprintln!("frozen {frozen}: {} in {:?} {}", answer.status, began.elapsed(), answer.text);
+            eprintln!("frozen {frozen}: {} in {:?}", answer.status, began.elapsed());
             answer.refused(503, "database-unavailable");
+            assert!(began.elapsed() < Duration::from_secs(2) + MARGIN, "{:?}", began.elapsed());
         }
         let began = Instant::now();
         app.ci.get("/health/ready").await.refused(503, "database-unavailable");
-        eprintln!("frozen {frozen}: ready in {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(2) + MARGIN, "{:?}", began.elapsed());
         app.ci.get("/health/live").await.expect(200);
         assert_eq!(app.asked_for_pairs(), asked_before, "nothing is spent");
         if frozen {
@@ -40,9 +44,7 @@ async fn while_postgres_is_away_callers_get_503_in_time_and_nothing_is_spent() {
         } else {
             own.start_again().await;
         }
-        let began = Instant::now();
         until("ready again", async || app.ci.get("/health/ready").await.status == 200).await;
-        eprintln!("frozen {frozen}: ready again in {:?}", began.elapsed());
         all_live(&app, &["deploy"]).await;
     }
 }

