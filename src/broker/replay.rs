@@ -15,7 +15,7 @@ use crate::{
     jfrog::{Bearer, Pair, Vitality, parse_pair},
     journal::{Entry, Header, Standing},
     secret::{Sealed, Wrapped},
-    store::{Attempt, Committed, StoreError, TokenView},
+    store::{Attempt, Committed, JobKind, StoreError, TokenView},
 };
 
 /// How long a committed entry is kept against a failover that loses its last seconds.
@@ -84,6 +84,10 @@ impl Broker {
             let committed = self.commit(&attempt, &pair, &key, &Actor::system()).await?;
             tracing::warn!(token = view.name, ?committed, "a pair was committed from the journal");
             metrics::counter!("token_broker_journal_replays_total").increment(1);
+            if matches!(attempt.kind.as_str(), "heal" | "recreate") {
+                // What it was to clean up at JFrog was scheduled before the call, and may be lost with the row.
+                self.store.schedule(JobKind::Sweep, view.id, self.sweep_after(&view)).await?;
+            }
             if committed != Committed::Yes {
                 self.give_back(&view, &pair).await;
             }
