@@ -1,12 +1,10 @@
 //! The connection breaks while a pair is being committed: whether it was, the broker has to find out.
 
 use serde_json::json;
-use token_broker::dev::postgres::Durability;
 
 use super::{
-    all_live,
+    all_live, behind_a_gate,
     gate::{Cut, Gate},
-    own::Own,
 };
 use crate::app::{TestApp, jfrog::chain_ids};
 
@@ -19,7 +17,7 @@ const KILL_ONCE: &str = "create sequence commits;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_killed_during_the_commit_costs_one_commit_more_and_nothing_else() {
-    let (_own, app) = started(KILL_ONCE).await;
+    let (_gate, app) = started(KILL_ONCE).await;
     rotates_once(&app).await;
     assert_eq!(app.database.count("select last_value from commits").await, 2, "the first commit was killed");
     all_live(&app, &["deploy"]).await;
@@ -28,20 +26,19 @@ async fn a_connection_killed_during_the_commit_costs_one_commit_more_and_nothing
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_was_lost_is_not_made_twice() {
     for cut in [Cut::After, Cut::During] {
-        let (own, app) = started(Gate::WATCH_COMMITS).await;
-        own.gate.cut(cut);
+        let (gate, app) = started(Gate::WATCH_COMMITS).await;
+        gate.cut(cut);
         rotates_once(&app).await;
-        assert!(!own.gate.is_armed(), "the connection was cut");
+        assert!(!gate.is_armed(), "the connection was cut");
         all_live(&app, &["deploy"]).await;
     }
 }
 
-async fn started(trigger: &str) -> (Own, TestApp) {
-    let own = Own::start(Durability::Fast).await;
-    let app = TestApp::start_on(own.database()).await;
+async fn started(trigger: &str) -> (Gate, TestApp) {
+    let (gate, app) = behind_a_gate().await;
     app.register("deploy").await;
     app.database.run(trigger).await;
-    (own, app)
+    (gate, app)
 }
 
 /// One refresh through the fault: one rotation at JFrog, one pair, one generation, and whoever asks next is handed the same.

@@ -2,10 +2,11 @@
 //! a chosen moment.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
+use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 const COMMITTING: &[u8] = b"a pair is being committed";
 /// `ReadyForQuery`, no transaction open: what went before it is committed.
 const READY: &[u8] = b"Z\0\0\0\x05I";
+
+/// The name of every Postgres' socket in its directory.
+const SOCKET: &str = ".s.PGSQL.5432";
 
 /// When a connection on which a pair is being committed breaks.
 #[derive(Clone, Copy, Debug)]
@@ -54,16 +58,17 @@ impl Gate {
         Self { dir, open: None, inner: Arc::new(inner) }
     }
 
-    /// The directory of its socket, which is named like a Postgres'.
-    pub(super) fn dir(&self) -> &Path {
-        self.dir.path()
+    /// The same database as this URL's, through the gate.
+    pub(super) fn url(&self, direct: &str) -> String {
+        let (server, _) = direct.split_once('?').expect("it names a socket");
+        format!("{server}?host={}&port=5432&sslmode=disable", self.dir.path().display())
     }
 
     /// From now on, connections lead to the server of this socket.
     pub(super) fn lead_to(&mut self, target: PathBuf) {
         self.close();
         *self.inner.target.lock().expect("no panic here") = target;
-        let socket = self.dir.path().join(".s.PGSQL.5432");
+        let socket = self.dir.path().join(SOCKET);
         drop(std::fs::remove_file(&socket));
         let listener = UnixListener::bind(&socket).expect("listens");
         let (closed, inner) = (CancellationToken::new(), Arc::clone(&self.inner));
@@ -147,6 +152,12 @@ impl Inner {
     async fn thawed(&self) {
         drop(self.frozen.subscribe().wait_for(|frozen| !frozen).await);
     }
+}
+
+/// The socket that a database's URL leads to.
+pub(super) fn socket_of(url: &str) -> PathBuf {
+    let options: PgConnectOptions = url.parse().expect("a URL");
+    options.get_socket().expect("it names a socket").join(SOCKET)
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

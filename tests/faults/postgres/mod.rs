@@ -5,6 +5,7 @@ mod commit;
 mod crash;
 mod disk;
 mod disk_full;
+mod failover;
 mod gate;
 mod own;
 mod read_only;
@@ -14,7 +15,16 @@ use std::{fs, path::Path, time::Duration};
 use serde_json::json;
 use token_broker::dev::simulator::Route;
 
-use crate::app::{Answer, Client, TestApp};
+use crate::app::{Answer, Client, TestApp, TestDatabase};
+use gate::{Gate, socket_of};
+
+/// A broker whose connections to the Postgres of all tests go through a gate.
+async fn behind_a_gate() -> (Gate, TestApp) {
+    let (database, mut gate) = (TestDatabase::new().await, Gate::new());
+    gate.lead_to(socket_of(database.url()));
+    let app = TestApp::start_on(TestDatabase::at(gate.url(database.url()))).await;
+    (gate, app)
+}
 
 /// Asks until a rotation of its own has succeeded: what was left in the dark is waited for, its chain healed.
 async fn rotate_for_real(admin: &Client, name: &str) -> Answer {

@@ -1,9 +1,11 @@
 //! A Postgres of a test's own: it can be shut down in the middle of everything and started again at the same address.
 
 use std::{
-    fs::Permissions,
+    fs::{OpenOptions, Permissions},
+    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -11,11 +13,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 use token_broker::dev::postgres::{Cluster, Durability};
 
-use super::gate::Gate;
+use super::gate::{Gate, socket_of};
 use crate::app::TestDatabase;
 
 /// The database in it.
@@ -47,15 +49,7 @@ impl Own {
 
     /// Its database, through the gate.
     pub(super) fn database(&self) -> TestDatabase {
-        let password = self.server.password();
-        let host = self.gate.dir().display();
-        TestDatabase::at(format!("postgres://postgres:{password}@localhost/{DATABASE}?host={host}&port=5432&sslmode=disable"))
-    }
-
-    /// Runs a statement on the server, past the gate and in another database.
-    pub(super) async fn beside(&self, statement: &str) {
-        let mut connection = self.server.connect().await.expect("connects");
-        sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await.expect("runs");
+        TestDatabase::at(self.gate.url(&self.server.cluster().url(DATABASE)))
     }
 
     /// Fills the server's log until it has no room for it.
@@ -74,6 +68,55 @@ impl Own {
     pub(super) async fn start_again(&mut self) {
         self.server.start_again().await;
         self.gate.lead_to(self.server.socket());
+    }
+
+    /// An asynchronous standby, up to date as of now.
+    pub(super) async fn standby(&mut self) -> Standby {
+        // A copy of a server that was shut down well is whole without any further ado.
+        self.gate.close();
+        self.server.stop().await;
+        let dir = directory();
+        let copied = Command::new("cp").arg("-a").arg(self.server.dir.join("data")).arg(dir.path()).status();
+        assert!(copied.expect("cp runs").success());
+        self.start_again().await;
+
+        let socket = self.server.socket();
+        let host = socket.parent().expect("a directory").display();
+        let follow = format!("primary_conninfo = 'host={host} port=5432 user=postgres password={}'\n", self.server.password());
+        let data = dir.path().join("data/pgdata");
+        let mut settings = OpenOptions::new().append(true).open(data.join("postgresql.auto.conf")).expect("settings");
+        settings.write_all(follow.as_bytes()).expect("writes");
+        std::fs::write(data.join("standby.signal"), "").expect("writes");
+        let server = Server::start(dir.path(), self.server.durability).await;
+        let standby = Standby { server, _dir: dir };
+        let written = self.server.number("select (pg_current_wal_lsn() - '0/0')::bigint").await;
+        while standby.server.number("select (coalesce(pg_last_wal_replay_lsn(), '0/0') - '0/0')::bigint").await < written {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        standby
+    }
+
+    /// This server is gone for good, with whatever the standby has not seen; the standby takes over at its address.
+    pub(super) async fn fail_over_to(&mut self, mut standby: Standby) {
+        self.crash().await;
+        standby.server.start_again().await;
+        assert_eq!(standby.server.number("select pg_promote()::int::bigint").await, 1);
+        self.gate.lead_to(standby.server.socket());
+        self.server = standby.server;
+        self._dir = Some(standby._dir);
+    }
+}
+
+/// A server that follows another.
+pub(super) struct Standby {
+    server: Server,
+    _dir: TempDir,
+}
+
+impl Standby {
+    /// It sees no more of the other.
+    pub(super) async fn crash(&mut self) {
+        self.server.crash().await;
     }
 }
 
@@ -105,13 +148,21 @@ impl Server {
     }
 
     pub(super) fn socket(&self) -> PathBuf {
-        let url: PgConnectOptions = self.cluster().url(DATABASE).parse().expect("a URL");
-        url.get_socket().expect("it listens on one").join(".s.PGSQL.5432")
+        socket_of(&self.cluster().url(DATABASE))
     }
 
     pub(super) fn password(&self) -> String {
         let password = std::fs::read_to_string(self.dir.join("data/password"));
         password.expect("it has one")
+    }
+
+    async fn number(&self, query: &str) -> i64 {
+        let mut connection = self.connect().await.expect("connects");
+        sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut connection).await.expect("a number")
+    }
+
+    async fn stop(&mut self) {
+        self.cluster.take().expect("it runs").stop().await.expect("it ends");
     }
 
     /// Immediate shutdown.
