@@ -96,6 +96,8 @@ pub struct Journal {
 pub struct Prepared {
     file: File,
     path: PathBuf,
+    /// Of what is in use, bytes.
+    length: u64,
 }
 
 impl Journal {
@@ -159,7 +161,7 @@ impl Journal {
             drop(fs::remove_file(&path));
             return Err(error);
         }
-        Ok(Prepared { file, path })
+        Ok(Prepared { file, path, length: PREALLOCATED as u64 })
     }
 
     /// The entries' files, by their attempts; `None`: a file that no attempt of ours made. Blocks.
@@ -242,6 +244,7 @@ impl Prepared {
         self.file.seek(SeekFrom::Start(HEADER as u64))?;
         // The length goes last into the same write: a torn body does not open, and is set aside.
         self.file.write_all(&[&length.to_be_bytes(), body.as_bytes()].concat())?;
+        self.length = HEADER as u64 + 4 + u64::from(length);
         self.file.sync_data()
     }
 
@@ -250,6 +253,8 @@ impl Prepared {
     /// # Errors
     /// It cannot be renamed; then the next start finds it committed already.
     pub fn committed(self) -> io::Result<()> {
+        // It is kept for a day: what was allocated and not needed is given back. If it cannot be, the disk holds more.
+        drop(self.file.set_len(self.length));
         rename(&self.path, "committed")
     }
 

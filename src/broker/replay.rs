@@ -1,6 +1,11 @@
 //! Comparing the journal with Postgres: a pair that Postgres does not have yet, or has lost in a failover, is committed.
 
-use std::{path::Path, sync::PoisonError, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry as Slot},
+    path::Path,
+    sync::PoisonError,
+    time::Duration,
+};
 
 use uuid::Uuid;
 
@@ -17,6 +22,9 @@ use crate::{
     secret::{Sealed, Wrapped},
     store::{Attempt, Committed, JobKind, StoreError, TokenView},
 };
+
+/// Tokens as they were read in this comparison, by their ids; `None`: gone.
+type Views = HashMap<Uuid, Option<TokenView>>;
 
 /// How long a committed entry is kept against a failover that loses its last seconds.
 const KEPT: Duration = Duration::from_secs(86_400);
@@ -50,8 +58,10 @@ impl Broker {
         }
         // Oldest first: a failover may have set a row back by more than one pair.
         entries.sort_by_key(|entry| entry.header.begun_at);
+        // A day's entries are of few tokens: each is read once, and again after a commit.
+        let mut views = HashMap::new();
         for entry in entries {
-            match self.replay(&entry, standing).await {
+            match self.replay(&entry, standing, &mut views).await {
                 Ok(()) => {}
                 Err(error @ BrokerError::Store(StoreError::Unavailable(_))) => return Err(error),
                 Err(error @ BrokerError::Open(_)) => self.set_aside(entry.path(), &error).await?,
@@ -62,26 +72,34 @@ impl Broker {
         Ok(())
     }
 
-    async fn replay(&self, entry: &Entry, standing: Standing) -> Result<(), BrokerError> {
+    async fn replay(&self, entry: &Entry, standing: Standing, views: &mut Views) -> Result<(), BrokerError> {
         let (journal, path) = (self.journal.clone(), entry.path().to_owned());
         let Some(body) = &entry.body else {
             // Its process died before JFrog's answer came: the attempt's row tells what is to be found out.
             return Ok(blocking(move || journal.discard(&path)).await?);
         };
         let attempt = attempt_of(&entry.header);
-        let pair = self.open_entry(&entry.header, &attempt, body)?;
-        let Some(view) = self.store.token_by_id(attempt.team_id, attempt.token_id).await? else {
+        let view = match views.entry(attempt.token_id) {
+            Slot::Occupied(slot) => slot.into_mut(),
+            Slot::Vacant(slot) => slot.insert(self.store.token_by_id(attempt.team_id, attempt.token_id).await?),
+        };
+        let Some(view) = view.clone() else {
             // Deleted; or lost by a failover, and then this is the only copy.
             return if standing == Standing::Pending { Err(OpenError::Format.into()) } else { Ok(()) };
         };
         let chain = view.chains.iter().find(|chain| chain.id == attempt.chain_id);
         let expected = chain.is_some_and(|chain| chain.generation == attempt.spent_generation);
+        if standing == Standing::Committed && !expected {
+            return Ok(());
+        }
+        let pair = self.open_entry(&entry.header, &attempt, body)?;
         if expected && !spends(&attempt.kind) && self.is_dead(&view, &pair).await {
             // Made beside the pair that is there, and away for so long that the sweep took it for an orphan.
             tracing::warn!(token = view.name, "a pair in the journal was revoked meanwhile: what is there stays");
         } else if expected {
             let key = self.keys.sealing_key(&self.store, attempt.team_id).await?;
             let committed = self.commit(&attempt, &pair, &key, &Actor::system()).await?;
+            views.remove(&view.id);
             tracing::warn!(token = view.name, ?committed, "a pair was committed from the journal");
             metrics::counter!("token_broker_journal_replays_total").increment(1);
             if matches!(attempt.kind.as_str(), "heal" | "recreate") {

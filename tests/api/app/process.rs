@@ -14,8 +14,18 @@ use nix::{
 
 use super::{Client, TestApp};
 
+/// Killed when the test is done with it, however that comes.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 pub struct Replica {
-    child: Child,
+    child: Started,
     base: String,
     log: Arc<Mutex<String>>,
 }
@@ -50,8 +60,9 @@ impl Replica {
             .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
+            .map(Started)
             .expect("the binary starts");
-        let stderr = child.stderr.take().expect("it is piped");
+        let stderr = child.0.stderr.take().expect("it is piped");
         let log = Arc::new(Mutex::new(String::new()));
         let (ready, address) = tokio::sync::oneshot::channel();
         let kept = Arc::clone(&log);
@@ -70,7 +81,7 @@ impl Replica {
             }
         });
         let Ok(address) = address.await else {
-            drop(child.wait());
+            drop(child.0.wait());
             return Err(log.lock().expect("no panic there").clone());
         };
         Ok(Self { child, base: format!("http://{address}"), log })
@@ -83,14 +94,14 @@ impl Replica {
 
     /// kill -9.
     pub fn kill(&mut self) {
-        self.child.kill().expect("it is ours");
-        self.child.wait().expect("it ends");
+        self.child.0.kill().expect("it is ours");
+        self.child.0.wait().expect("it ends");
     }
 
     /// SIGTERM, and whether it exited with 0.
     pub fn terminate(&mut self) -> bool {
         self.signal(Signal::SIGTERM);
-        self.child.wait().expect("it ends").success()
+        self.child.0.wait().expect("it ends").success()
     }
 
     /// SIGSTOP: it holds still with whatever it has in hand.
@@ -104,24 +115,17 @@ impl Replica {
     }
 
     fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id()).expect("a process id");
+        let id = i32::try_from(self.child.0.id()).expect("a process id");
         kill(Pid::from_raw(id), signal).expect("it is ours");
     }
 
     /// Whether it ended by itself.
     pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("it is ours").is_some()
+        self.child.0.try_wait().expect("it is ours").is_some()
     }
 
     /// Everything it logged so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("no panic there").clone()
-    }
-}
-
-impl Drop for Replica {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
