@@ -21,3 +21,8 @@ grant update on installation to token_broker_app;
 create function database_identity() returns text language sql stable as
 $$ select (select system_identifier from pg_control_system()) || '/' || (select oid from pg_database where datname = current_database()) $$;
 comment on function database_identity is 'which database of which server this is';
+
+create function protected_for(reuse_for integer, refreshed_at timestamptz, expires_at timestamptz) returns double precision
+language sql immutable as
+$$ select reuse + least(15, reuse / 10) from effective_reuse_for(reuse_for, refreshed_at, expires_at) as reuse $$;
+comment on function protected_for is 'effective_reuse_for and a margin, seconds: a pair may still be on its way to a caller when another takes its place';

@@ -177,7 +177,7 @@ impl Store {
                           replaced_jfrog_token_id = case when $12 in ('heal', 'recreate') then chains.jfrog_token_id
                                                          else chains.replaced_jfrog_token_id end,
                           sweep_after = case when $12 in ('heal', 'recreate') then greatest(chains.sweep_after, clock_timestamp()
-                                             + make_interval(secs => effective_reuse_for(held.reuse_for, chains.refreshed_at, chains.expires_at)))
+                                             + make_interval(secs => protected_for(held.reuse_for, chains.refreshed_at, chains.expires_at)))
                                         else chains.sweep_after end,
                           state = 'active', resent = false, generation = chains.generation + 1, access_token = $4, refresh_token = $5,
                           reference_token = $6, jfrog_token_id = $7, fingerprint = $8, scope = coalesce($9, chains.scope),
@@ -190,7 +190,7 @@ impl Store {
                           -- A registration's first pairs are one generation; each later pair is the next.
                           generation = case when $12 = 'create' then greatest(t.generation, 1) else t.generation + 1 end,
                           rotatable_at = greatest(t.rotatable_at, clock_timestamp() + make_interval(secs =>
-                              effective_reuse_for(t.reuse_for, moved.refreshed_at, moved.expires_at))),
+                              protected_for(t.reuse_for, moved.refreshed_at, moved.expires_at))),
                           subject = coalesce($13, t.subject), scope = coalesce($17, t.scope), audience = coalesce($18, t.audience),
                           expires_in = coalesce($19, t.expires_in), heal_after = 'epoch', rejected_since = null, rejections = 0,
                           last_error_at = null, last_error_kind = null, last_error_detail = null

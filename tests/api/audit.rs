@@ -51,7 +51,7 @@ async fn what_is_done_is_written_down_under_the_answers_request_id() {
 async fn one_query_leads_from_a_tokens_hash_to_the_job_that_got_it() {
     let app = TestApp::start().await;
     app.register("deploy").await;
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     let request = app.ci.request(Method::POST, "/tokens/deploy/refresh").header("x-request-id", "job-42");
     let handed = Answer::of(request).await.expect(200);
     let rows = rows_of(&app, "job-42").await;
@@ -142,7 +142,7 @@ async fn what_jfrog_refuses_is_written_down_as_failed() {
     assert!(told.contains(&"key:payments/admin chain.create failed".to_owned()), "{told:?}");
     assert!(told.contains(&"key:payments/admin token.create failed".to_owned()), "{told:?}");
     app.register("deploy").await;
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     app.once(Fault::Forbidden, Route::Refresh);
     let bridged = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_eq!(told_of(&app, &bridged).await, ["key:payments/ci chain.rotate failed", "key:payments/ci token.hand_out done"]);
@@ -152,7 +152,7 @@ async fn what_jfrog_refuses_is_written_down_as_failed() {
 async fn what_nobody_asked_for_is_the_systems() {
     let app = TestApp::start().await;
     app.register("deploy").await;
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     app.once(Fault::DropResponseAfterCommit, Route::Refresh);
     app.ci.refresh("deploy", json!({})).await.expect(200);
     app.token_until("deploy", "healed", |token| token["chains"][0]["status"] == "active").await;
@@ -176,7 +176,7 @@ async fn the_address_is_the_callers_own_whatever_it_claims() {
 async fn no_row_holds_a_secret() {
     let app = TestApp::start().await;
     app.register_with("deploy", json!({"include_reference_token": true})).await.expect(201);
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     app.ci.refresh("deploy", json!({})).await.expect(200);
     app.once(Fault::Unauthorized, Route::Create);
     app.register_with("other", json!({})).await.expect(422);

@@ -32,7 +32,7 @@ async fn a_pair_whose_commit_failed_is_committed_by_the_next_start() {
     let after = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_ne!(after.access_token(), before.access_token(), "the replayed pair is the younger one");
     assert!(app.simulator.is_alive(after.access_token()));
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     assert_eq!(app.ci.refresh("deploy", json!({})).await.expect(200).json["refreshed"], true);
     assert_eq!(app.simulator.refreshes(), 2);
     assert_eq!(app.database.count("select count(*) from attempts").await, 0);

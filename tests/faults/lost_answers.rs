@@ -40,7 +40,7 @@ async fn a_spent_refresh_token_is_healed_within_the_same_call() {
     // Someone else spent it, or an admin revoked the chain at JFrog.
     let older = app.admin.get("/tokens/deploy").await.json["chains"][0]["token_id"].as_str().expect("an id").to_owned();
     assert!(app.simulator.revoke(older.parse().expect("a UUID")));
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     let after = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_eq!(after.json["refreshed"], true, "{}", after.text);
     assert!(app.simulator.is_alive(before.access_token()) && app.simulator.is_alive(after.access_token()));

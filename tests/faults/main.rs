@@ -10,6 +10,7 @@ mod killed;
 mod lost_answers;
 mod old_token;
 mod postgres;
+mod running_jobs;
 mod scoreboard;
 mod secrecy;
 mod settle;

@@ -10,7 +10,7 @@ async fn five_hundred_callers_cause_one_refresh_twenty_times_of_twenty() {
     let app = TestApp::start().await;
     app.register("deploy").await;
     for round in 1..=20 {
-        app.let_pass(21_601).await;
+        app.let_pass(21_620).await;
         let answers = join_all((0..500).map(|_| app.ci.refresh("deploy", json!({})))).await;
         assert_eq!(app.simulator.refreshes(), round, "one refresh a round");
         let token = answers[0].access_token();

@@ -94,7 +94,7 @@ async fn a_token_that_is_dead_at_jfrog_already_is_forgotten() {
 async fn while_something_is_under_way_it_is_busy_and_nothing_is_revoked() {
     let app = TestApp::start().await;
     app.register("deploy").await;
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     app.once(Fault::DelayBeforeCommit { ms: 1_000 }, Route::Refresh);
     let refresh = tokio::spawn({
         let ci = app.ci.clone();

@@ -104,7 +104,7 @@ async fn what_jfrog_refuses_leaves_the_token_as_it_was() {
     after["last_error"] = json!(null);
     assert_eq!(after, before);
     assert_eq!(app.ci.refresh("deploy", json!({})).await.expect(200).access_token(), handed);
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     assert_eq!(app.ci.refresh("deploy", json!({})).await.expect(200).json["refreshed"], json!(true));
 }
 
@@ -113,7 +113,7 @@ async fn a_mistyped_identity_token_does_not_stop_the_refreshes_of_a_token_that_w
     let app = TestApp::start().await;
     app.register("deploy").await;
     recreate(&app, "x", json!({"identity_token": "not-a-token"})).await.refused(422, "identity-token-rejected");
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     let after = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_eq!((&after.json["refreshed"], &after.json["warnings"]), (&json!(true), &json!([])));
 }

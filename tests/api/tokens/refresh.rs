@@ -29,7 +29,7 @@ async fn a_stale_token_is_rotated_once_and_the_older_chain_is_the_one() {
     let app = TestApp::start().await;
     app.register("deploy").await;
     let before = app.ci.refresh("deploy", json!({})).await.expect(200);
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     let after = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_eq!((&after.json["refreshed"], &after.json["generation"]), (&json!(true), &json!(2)));
     assert_ne!(before.access_token(), after.access_token());
@@ -87,7 +87,7 @@ async fn the_two_chains_take_turns() {
     app.register("deploy").await;
     let mut handed = Vec::new();
     for _ in 0..6 {
-        app.let_pass(21_601).await;
+        app.let_pass(21_620).await;
         handed.push(app.ci.refresh("deploy", json!({})).await.expect(200).access_token().to_owned());
         let lives: Vec<bool> = handed.iter().rev().map(|token| app.simulator.is_alive(token)).collect();
         assert!(lives.iter().take(2).all(|alive| *alive), "the last two work: {lives:?}");
@@ -105,7 +105,7 @@ async fn min_ttl_warns_and_rotates_nothing_early() {
     assert_eq!(came_to(&both), (1, false, vec!["max-age-raised", "short-lived"]));
     assert_eq!(app.simulator.refreshes(), 0);
     // Once what was handed out has had its time, it rotates.
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     let answer = app.ci.refresh("deploy", json!({"min_ttl": 80_000})).await.expect(200);
     assert_eq!(came_to(&answer), (2, true, vec![]));
 }
@@ -140,7 +140,7 @@ async fn a_reference_token_comes_where_the_registration_asks_for_it() {
         let reference = answer.json["reference_token"].as_str().expect("a reference token");
         assert!(reference.len() == 64 && app.simulator.is_alive(reference));
         // It is not carried over by JFrog: asked for at each rotation.
-        app.let_pass(21_601).await;
+        app.let_pass(21_620).await;
     }
 }
 
@@ -149,7 +149,7 @@ async fn a_single_chain_is_rotated_in_place() {
     let app = TestApp::start().await;
     app.register_with("deploy", json!({"chains": 1})).await.expect(201);
     let before = app.ci.refresh("deploy", json!({})).await.expect(200);
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     let after = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_eq!(came_to(&after), (2, true, vec![]));
     assert!(app.simulator.is_alive(after.access_token()));
@@ -207,7 +207,7 @@ async fn a_lifetime_too_short_to_promise_anything_rotates_once_for_each_call() {
 async fn no_answer_ever_holds_a_refresh_token() {
     let app = TestApp::start().await;
     app.register_with("deploy", json!({"include_reference_token": true})).await.expect(201);
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     let answers = [
         app.ci.refresh("deploy", json!({})).await.expect(200),
         app.admin.get("/tokens/deploy").await.expect(200),

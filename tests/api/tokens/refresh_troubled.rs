@@ -12,7 +12,7 @@ async fn a_current_token_that_is_still_good_bridges_jfrogs_absence() {
     let app = TestApp::start().await;
     app.register("deploy").await;
     let before = app.ci.refresh("deploy", json!({})).await.expect(200);
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     app.simulator.stop().await;
     let answer = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_eq!((&answer.json["refreshed"], &answer.json["warnings"]), (&json!(false), &json!(["jfrog-unavailable"])));
@@ -41,7 +41,7 @@ async fn jfrogs_refusals_bridge_too_and_are_for_admins_alone() {
     ] {
         let app = TestApp::start().await;
         app.register("deploy").await;
-        app.let_pass(21_601).await;
+        app.let_pass(21_620).await;
         app.simulator.fault(Rule::always(fault.clone()));
         let answer = app.ci.refresh("deploy", json!({})).await.expect(200);
         assert_eq!(answer.json["warnings"], json!(["jfrog-unavailable"]), "{fault:?}");
@@ -64,7 +64,7 @@ async fn jfrogs_refusals_bridge_too_and_are_for_admins_alone() {
 async fn after_a_401_jfrog_is_left_alone_for_a_while() {
     let app = TestApp::start().await;
     app.register("deploy").await;
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     app.simulator.fault(Rule::always(Fault::Unauthorized));
     let answer = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_eq!(answer.json["warnings"], json!(["jfrog-unavailable"]));
@@ -96,7 +96,7 @@ async fn jfrogs_own_wait_reaches_the_caller_when_nothing_good_is_left() {
 async fn who_does_not_wait_gets_the_current_token_and_the_rotation_goes_on() {
     let app = TestApp::start().await;
     app.register("deploy").await;
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     app.once(Fault::DelayBeforeCommit { ms: 700 }, Route::Refresh);
     let began = Instant::now();
     let answer = app.ci.refresh("deploy", json!({"wait": 0})).await.expect(200);
@@ -123,7 +123,7 @@ async fn who_does_not_wait_and_has_nothing_good_is_told_to_ask_again() {
 async fn a_caller_that_goes_away_stops_nothing() {
     let app = TestApp::start().await;
     app.register("deploy").await;
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     app.once(Fault::DelayBeforeCommit { ms: 500 }, Route::Refresh);
     let gone = tokio::time::timeout(Duration::from_millis(200), app.ci.refresh("deploy", json!({}))).await;
     assert!(gone.is_err(), "it was to be cut off");
@@ -165,7 +165,7 @@ async fn a_chain_that_jfrog_forgot_is_made_anew_from_the_other() {
     let app = TestApp::start().await;
     let token = app.register("deploy").await;
     app.simulator.revoke(token["chains"][0]["token_id"].as_str().expect("an id").parse().expect("a UUID"));
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     let answer = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_eq!((&answer.json["refreshed"], &answer.json["warnings"]), (&json!(true), &json!([])));
     let after = app.admin.get("/tokens/deploy").await.expect(200);
@@ -188,7 +188,7 @@ async fn a_rotation_that_jfrog_answers_without_a_refresh_token_is_not_trusted() 
     let app = TestApp::start().await;
     app.register("deploy").await;
     let before = app.ci.refresh("deploy", json!({})).await.expect(200);
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     app.once(Fault::NoRefreshToken, Route::Refresh);
     let answer = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_eq!((answer.access_token(), &answer.json["warnings"]), (before.access_token(), &json!(["refresh-uncertain"])));

@@ -50,10 +50,10 @@ async fn a_reference_token_is_there_from_the_next_rotation_on() {
     app.register("deploy").await;
     app.admin.patch("/tokens/deploy", json!({"include_reference_token": true})).await.expect(200);
     assert_eq!(app.ci.refresh("deploy", json!({})).await.expect(200).json["reference_token"], json!(null));
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     assert!(app.ci.refresh("deploy", json!({})).await.expect(200).json["reference_token"].is_string());
     app.admin.patch("/tokens/deploy", json!({"include_reference_token": false})).await.expect(200);
-    app.let_pass(21_601).await;
+    app.let_pass(21_620).await;
     assert_eq!(app.ci.refresh("deploy", json!({})).await.expect(200).json["reference_token"], json!(null));
 }
 
