@@ -10,7 +10,11 @@ mod gate;
 mod own;
 mod read_only;
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::json;
 use token_broker::dev::simulator::Route;
@@ -71,10 +75,16 @@ fn refreshes_asked(app: &TestApp) -> usize {
     app.simulator.counters().get(&Route::Refresh).map_or(0, |counter| counter.calls)
 }
 
-/// Journal entries that hold JFrog's answer and wait for Postgres.
-fn pairs_waiting(journal: &Path) -> usize {
+/// Journal entries that wait: each was made before JFrog was called for it.
+fn entries(journal: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(journal).expect("the journal").flatten().map(|file| file.path());
-    let pending = files.filter(|path| path.extension().is_some_and(|extension| extension == "pending"));
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "pending")).collect()
+}
+
+/// Those of them that hold JFrog's answer.
+fn pairs_waiting(journal: &Path) -> usize {
     // Behind the header of 4 KiB stands the answer's length.
-    pending.filter(|path| fs::read(path).is_ok_and(|bytes| bytes.len() > 4100 && bytes[4096..4100] != [0; 4])).count()
+    let answered =
+        |path: &&PathBuf| fs::read(path).is_ok_and(|bytes| bytes.get(4096..4100).is_some_and(|length| length != [0; 4]));
+    entries(journal).iter().filter(answered).count()
 }
