@@ -42,7 +42,8 @@ pub(super) struct Gate {
 struct Inner {
     target: Mutex<PathBuf>,
     cut: Mutex<Option<Cut>>,
-    frozen: watch::Sender<bool>,
+    frozen: Mutex<watch::Sender<bool>>,
+    abandoned: Mutex<Vec<watch::Sender<bool>>>,
 }
 
 impl Gate {
@@ -54,7 +55,8 @@ impl Gate {
 
     pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let inner = Inner { target: Mutex::default(), cut: Mutex::default(), frozen: watch::Sender::new(false) };
+        let frozen = Mutex::new(watch::Sender::new(false));
+        let inner = Inner { target: Mutex::default(), cut: Mutex::default(), frozen, abandoned: Mutex::default() };
         Self { dir, open: None, inner: Arc::new(inner) }
     }
 
@@ -90,7 +92,15 @@ impl Gate {
 
     /// Whether nothing passes any more, although connections stay open: as when a network or a machine stalls.
     pub(super) fn freeze(&self, frozen: bool) {
-        self.inner.frozen.send_replace(frozen);
+        self.inner.frozen.lock().expect("no panic here").send_replace(frozen);
+    }
+
+    /// Connections that are open say nothing more, ever; new ones are served. As when a machine dies and another takes its place.
+    pub(super) fn abandon(&self) {
+        let mut frozen = self.inner.frozen.lock().expect("no panic here");
+        frozen.send_replace(true);
+        let abandoned = std::mem::replace(&mut *frozen, watch::Sender::new(false));
+        self.inner.abandoned.lock().expect("no panic here").push(abandoned);
     }
 
     /// The next connection on which a pair is committed breaks.
@@ -114,12 +124,13 @@ impl Inner {
     async fn forward(&self, mut client: UnixStream) {
         let target = self.target.lock().expect("no panic here").clone();
         let Ok(mut server) = UnixStream::connect(target).await else { return };
+        let frozen = self.frozen.lock().expect("no panic here").subscribe();
         let (mut from_client, mut to_client) = client.split();
         let (mut from_server, mut to_server) = server.split();
         let asked = async {
             let mut bytes = vec![0; 16 * 1024];
             while let Ok(length @ 1..) = from_client.read(&mut bytes).await {
-                self.thawed().await;
+                thawed(&frozen).await;
                 if to_server.write_all(&bytes[..length]).await.is_err() {
                     break;
                 }
@@ -128,7 +139,7 @@ impl Inner {
         let answered = async {
             let (mut bytes, mut said, mut cut) = (vec![0; 16 * 1024], Vec::new(), None);
             while let Ok(length @ 1..) = from_server.read(&mut bytes).await {
-                self.thawed().await;
+                thawed(&frozen).await;
                 said.extend_from_slice(&bytes[..length]);
                 if cut.is_none() && contains(&said, COMMITTING) {
                     cut = self.cut.lock().expect("no panic here").take();
@@ -147,10 +158,8 @@ impl Inner {
             }
         };
         tokio::select! { () = asked => {}, () = answered => {} }
-    }
-
-    async fn thawed(&self) {
-        drop(self.frozen.subscribe().wait_for(|frozen| !frozen).await);
+        // Not even an end is seen of a connection that is frozen.
+        thawed(&frozen).await;
     }
 }
 
@@ -158,6 +167,10 @@ impl Inner {
 pub(super) fn socket_of(url: &str) -> PathBuf {
     let options: PgConnectOptions = url.parse().expect("a URL");
     options.get_socket().expect("it names a socket").join(SOCKET)
+}
+
+async fn thawed(frozen: &watch::Receiver<bool>) {
+    drop(frozen.clone().wait_for(|frozen| !frozen).await);
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

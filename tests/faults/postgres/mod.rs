@@ -9,6 +9,7 @@ mod failover;
 mod gate;
 mod own;
 mod read_only;
+mod silent;
 
 use std::{
     fs,
