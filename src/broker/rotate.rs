@@ -27,6 +27,9 @@ use crate::{
 /// After a definite refusal to make a missing chain, the token lives on the other alone for so long.
 const NO_HEAL_FOR: Duration = Duration::from_secs(3600);
 
+/// Postgres itself ends a statement before that: if it has not answered by then, it is gone, and another is asked.
+const LONGEST_COMMIT: Duration = Duration::from_secs(20);
+
 /// What is to be sent to JFrog.
 pub(super) enum Call {
     /// Spends this refresh token.
@@ -220,7 +223,7 @@ impl Broker {
     ) -> Result<Committed, BrokerError> {
         let sealed = seal_pair(attempt, pair, key)?;
         let patience = ExponentialBuilder::default().with_max_delay(Duration::from_secs(2)).without_max_times().with_jitter();
-        let commit = || self.store.commit_pair(attempt, &sealed, actor);
+        let commit = || self.store.ended_by(LONGEST_COMMIT, self.store.commit_pair(attempt, &sealed, actor));
         Ok(commit.retry(patience).when(|error| matches!(error, StoreError::Unavailable(_))).await?)
     }
 

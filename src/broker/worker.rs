@@ -66,7 +66,9 @@ impl Broker {
         if room == 0 {
             return;
         }
-        let jobs = match self.store.take_jobs(room, self.timing.lease).await {
+        let hold = self.timing.lease;
+        // This loop also hears that Postgres came back: it must not hang on a connection to one that is gone.
+        let jobs = match self.store.promptly(move |store| async move { store.take_jobs(room, hold).await }).await {
             Ok(jobs) => jobs,
             Err(error) => return tracing::warn!(%error, "due jobs could not be read"),
         };

@@ -42,6 +42,9 @@ pub use token_view::{AttemptRow, ChainRow, ChainState, Letter, Replaced, TokenSt
 /// How long somebody who waits for Postgres alone waits at most.
 const PROMPT: Duration = Duration::from_secs(5);
 
+/// How long a connection may take to show that it still works.
+const PING: Duration = Duration::from_secs(1);
+
 /// When Postgres last said that it takes no writes. Connections that were there then are not used again: one that was born
 /// read-only stays so when the server has long begun to write again.
 static READ_ONLY: Mutex<Option<Instant>> = Mutex::new(None);
@@ -143,8 +146,14 @@ impl Store {
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
                     use sqlx::Connection;
-                    Ok(younger_than_read_only(meta.age)
-                        && (meta.idle_for < Duration::from_secs(1) || connection.ping().await.is_ok()))
+                    if !younger_than_read_only(meta.age) {
+                        return Ok(false);
+                    }
+                    if meta.idle_for < Duration::from_secs(1) {
+                        return Ok(true);
+                    }
+                    // An error, unlike `false`, drops it without a farewell: nobody may be there to hear it.
+                    tokio::time::timeout(PING, connection.ping()).await.map_err(|_| sqlx::Error::WorkerCrashed)?.map(|()| true)
                 })
             })
             .connect_with(options)
@@ -191,6 +200,15 @@ impl Store {
             Ok(Err(_)) => Err(StoreError::Unavailable(sqlx::Error::WorkerCrashed)),
             Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
         }
+    }
+
+    /// Gives up a statement whose server is gone. Only where the outcome is found out afterwards.
+    ///
+    /// # Errors
+    /// Its own; or it took too long.
+    pub async fn ended_by<T>(&self, limit: Duration, statement: impl Future<Output = Result<T>>) -> Result<T> {
+        let done = tokio::time::timeout(limit, statement).await;
+        done.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)))
     }
 
     /// Closes the connections.

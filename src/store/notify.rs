@@ -18,6 +18,9 @@ pub enum Signals {
     Connected,
 }
 
+/// How long the connection may say nothing before it is asked whether it still works, and how long it may take to say so.
+const QUIET: Duration = Duration::from_secs(5);
+
 impl Store {
     /// Listens until `stop`, connecting again as long as it takes. Late receivers lose signals, never block: they poll as well.
     pub async fn listen(&self, signals: broadcast::Sender<Signals>, stop: CancellationToken) {
@@ -40,9 +43,19 @@ impl Store {
         }
         // No receiver is no error: nobody waits.
         drop(signals.send(Signals::Connected));
-        while let Ok(Some(notification)) = listener.try_recv().await {
-            if let Ok(id) = notification.payload().parse() {
-                drop(signals.send(Signals::Token(id)));
+        loop {
+            match tokio::time::timeout(QUIET, listener.try_recv()).await {
+                Ok(Ok(Some(notification))) => {
+                    if let Ok(id) = notification.payload().parse() {
+                        drop(signals.send(Signals::Token(id)));
+                    }
+                }
+                Ok(_) => return,
+                // A server that died without a word looks like one that has nothing to say: it is asked.
+                Err(_) => match tokio::time::timeout(QUIET, sqlx::query("select 1").execute(&mut listener)).await {
+                    Ok(Ok(_)) => {}
+                    _ => return,
+                },
             }
         }
     }
