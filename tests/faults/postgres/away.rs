@@ -20,8 +20,6 @@ async fn while_postgres_refuses_connections_callers_get_503_in_time_and_nothing_
     let app = TestApp::start_on(own.database()).await;
     app.register("deploy").await;
     own.crash().await;
-    // Once with what is remembered of the caller, and once after that.
-    told_in_time(&app).await;
     told_in_time(&app).await;
     own.start_again().await;
     until("ready again", async || app.ci.get("/health/ready").await.status == 200).await;
@@ -34,8 +32,6 @@ async fn while_postgres_holds_still_callers_get_503_in_time_and_nothing_is_spent
     let (gate, app) = behind_a_gate().await;
     app.register("deploy").await;
     gate.freeze(true);
-    // Once with what is remembered of the caller, and once after that.
-    told_in_time(&app).await;
     told_in_time(&app).await;
     gate.freeze(false);
     until("ready again", async || app.ci.get("/health/ready").await.status == 200).await;
