@@ -97,11 +97,16 @@ mod armed {
         if last != Ok(1) {
             return;
         }
+        // A test must know when it happened, and that it did.
+        tracing::warn!(point = armed.point, action = armed.action, "a fault goes off");
         match armed.action.as_str() {
             // Not an exit: no destructor and no handler runs, as when the kernel or the power does it.
             "kill" => drop(nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)),
             "panic" => panic!("a fault was asked for at {}", armed.point),
-            "stall" => tokio::time::sleep(STALL).await,
+            "stall" => {
+                tokio::time::sleep(STALL).await;
+                tracing::warn!("the stall is over");
+            }
             other => panic!("TOKEN_BROKER_FAULT: no action {other}"),
         }
     }
