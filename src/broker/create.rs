@@ -229,6 +229,15 @@ impl Broker {
     }
 
     pub(super) async fn give_up(&self, view: &TokenView, why: RegisterError, actor: &Actor) -> Result<Built, BrokerError> {
+        // Who was stalled gives up late: by now the job that the reservation left behind may have made the chains, or be at it.
+        if let Some(now) = self.store.token_by_id(view.team_id, view.id).await? {
+            if now.state != TokenState::Creating {
+                return Ok(Built::Complete);
+            }
+            if now.attempt.is_some() || !now.chains.iter().map(|c| c.generation).eq(view.chains.iter().map(|c| c.generation)) {
+                return Ok(Built::Pending("something else is under way for this token".to_owned()));
+            }
+        }
         let action = if view.imported { "token.import" } else { "token.create" };
         self.store.forget_token(view.team_id, view.id, action, Some(&why.to_string()), actor).await?;
         Ok(Built::GivenUp(why))
