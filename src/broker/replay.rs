@@ -115,7 +115,8 @@ impl Broker {
         if standing == Standing::Pending { Ok(blocking(move || journal.committed(&path)).await?) } else { Ok(()) }
     }
 
-    async fn is_dead(&self, view: &TokenView, pair: &Pair) -> bool {
+    /// Whether JFrog says that it does not know the pair any more.
+    pub(super) async fn is_dead(&self, view: &TokenView, pair: &Pair) -> bool {
         let Some(instance) = self.jfrog.instance(Some(&view.instance)) else { return false };
         self.jfrog.me(instance, &Bearer::Access(pair.access_token.clone())).await == Vitality::Dead
     }

@@ -21,7 +21,7 @@ use crate::{
     journal::Prepared,
     names::Asked,
     secret::RefreshToken,
-    store::{Attempt, ChainRow, ChainState, Committed, Ending, NewAttempt, StoreError, TokenView},
+    store::{Attempt, AttemptRow, ChainRow, ChainState, Committed, Ending, NewAttempt, StoreError, TokenView},
 };
 
 /// After a definite refusal to make a missing chain, the token lives on the other alone for so long.
@@ -198,7 +198,8 @@ impl Broker {
         if pair.refresh_token.is_none() {
             return self.not_refreshable(view, attempt, entry, &pair, actor).await;
         }
-        let committed = self.commit(&attempt, &pair, sealing_key, actor).await?;
+        let too_late = self.came_too_late(view, &attempt, &pair).await;
+        let committed = if too_late { Committed::Superseded } else { self.commit(&attempt, &pair, sealing_key, actor).await? };
         fault::point(Point::Committed).await;
         if let Some(entry) = entry
             && let Err(error) = blocking(move || entry.committed()).await
@@ -206,11 +207,25 @@ impl Broker {
             tracing::warn!(%error, "a committed journal entry could not be marked; the next start finds it committed");
         }
         if committed != Committed::Yes {
-            self.give_back(view, &pair).await;
+            if !too_late {
+                self.give_back(view, &pair).await;
+            }
             return Ok(Ended::Superseded);
         }
         fault::point(Point::Marked).await;
         Ok(Ended::Committed)
+    }
+
+    /// A stalled owner may wake up after the sweep: a pair that was made beside the one that is there was an orphan meanwhile, and
+    /// what is there must not be given up for a dead one.
+    async fn came_too_late(&self, view: &TokenView, attempt: &Attempt, pair: &Pair) -> bool {
+        if spends(&attempt.kind) {
+            return false;
+        }
+        // While Postgres is away nobody sweeps either: the commit waits for it.
+        let Ok(now) = self.store.token_by_id(view.team_id, view.id).await else { return false };
+        let ours = |there: &AttemptRow| there.id == attempt.id && there.live;
+        !now.and_then(|now| now.attempt).as_ref().is_some_and(ours) && self.is_dead(view, pair).await
     }
 
     /// Commits a pair onto the generation it was spent from, as often as it takes until Postgres has it.
