@@ -4,6 +4,7 @@
 mod app;
 mod connections;
 mod copies;
+mod crash_points;
 mod journal;
 mod keep_alive;
 mod killed;
@@ -14,6 +15,7 @@ mod running_jobs;
 mod scoreboard;
 mod secrecy;
 mod settle;
+mod stalled;
 mod stampede;
 mod start_up;
 mod user_rejected;
