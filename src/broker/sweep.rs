@@ -96,10 +96,12 @@ impl Broker {
             return Ok(Settled::Later(BUSY));
         }
         let ours: Vec<&str> = now.chains.iter().filter_map(|chain| chain.jfrog_token_id.as_deref()).collect();
-        // The orphan of an uncertain chain may be a pair in a crashed replica's journal; that of a chain whose id JFrog did not
-        // tell may be its own pair.
-        let known =
-            |chain: &&ChainRow| chain.state != ChainState::Uncertain && (chain.generation == 0 || chain.jfrog_token_id.is_some());
+        // The orphan of a chain that is not active may be a pair in the journal of a replica that is away or stalled, and be
+        // committed still: it waits until the chain is made. That of a chain whose id JFrog did not tell may be its own pair.
+        let known = |chain: &&ChainRow| match chain.state {
+            ChainState::Active => chain.jfrog_token_id.is_some(),
+            ChainState::Uncertain | ChainState::Lost => now.state == TokenState::Creating && chain.generation == 0,
+        };
         let markers: Vec<String> =
             now.chains.iter().filter(known).map(|chain| self.chain_marker(view.id, chain.letter)).collect();
         let mut swept = if markers.len() == now.chains.len() { Settled::Done } else { Settled::Later(self.timing.lease) };

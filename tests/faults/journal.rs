@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::app::{TestApp, process::Replica};
+use crate::app::TestApp;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_whose_commit_failed_is_committed_by_the_next_start() {
@@ -75,49 +75,7 @@ async fn an_unreadable_entry_is_set_aside_and_blocks_nothing() {
     app.ci.refresh("deploy", json!({})).await.expect(200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_recreated_pair_whose_replica_was_away_so_long_that_it_was_swept_takes_nobodys_place() {
-    let mut app = TestApp::start().await;
-    app.register_with("deploy", json!({"reuse_for": 1})).await.expect(201);
-    app.database
-        .run(
-            "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not now'; end $$;
-             create trigger refuse before update of access_token on chains for each row execute function refuse();",
-        )
-        .await;
-    let identity_token = app.simulator.identity_token("user-of-deploy");
-    app.admin.post("/tokens/deploy/recreate", json!({"identity_token": identity_token})).await.expect(500);
-    assert_eq!(entries(&app, "pending"), 1, "the journal has it, Postgres has not");
-    app.stop().await;
-    app.database.run("drop trigger refuse on chains").await;
-
-    // The other replica goes on; to it, nobody holds that pair.
-    let alive = || app.simulator.tokens().into_iter().filter(|token| token.alive && !token.identity).count();
-    assert_eq!(alive(), 3, "two chains and the one in the journal");
-    let elsewhere = tempfile::tempdir().expect("a directory");
-    let mut other = Replica::start(&app, elsewhere.path(), "info").await;
-    for _ in 0..100 {
-        app.let_pass(3600).await;
-        if alive() == 2 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
-    assert_eq!(alive(), 2, "{}", other.log());
-    other.kill();
-
-    app.start_again().await;
-    assert_eq!(entries(&app, "pending"), 0);
-    let token = app.token_until("deploy", "active", |token| token["chains"][1]["status"] == "active").await;
-    assert_eq!((&token["chains"][0]["status"], &token["status"]), (&json!("active"), &json!("active")));
-    for _ in 0..2 {
-        let handed = app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
-        assert_eq!(handed.json["refreshed"], true, "{}", handed.text);
-        assert!(app.simulator.is_alive(handed.access_token()));
-    }
-}
-
-fn entries(app: &TestApp, extension: &str) -> usize {
+pub(crate) fn entries(app: &TestApp, extension: &str) -> usize {
     let files = fs::read_dir(app.journal.path()).expect("the journal").flatten();
     files.filter(|file| file.path().extension().is_some_and(|e| e == extension)).count()
 }

@@ -2,6 +2,7 @@
 
 #[path = "../api/app/mod.rs"]
 mod app;
+mod away;
 mod connections;
 mod copies;
 mod crash_points;
