@@ -29,6 +29,8 @@ pub(crate) enum Action {
     LeaseEnds,
     /// `reuse_for` and a lease go by.
     TimePasses,
+    /// Others revoke a chain at JFrog; the caller who has its access token says so, and it is given up (`give_up_chain`).
+    RevokedByOthers(usize),
     /// Failure: power is gone, and comes back. A replica that stays down is one that does nothing from here on.
     Crash(usize),
     /// Failure: the call is given up; it may have been executed, may be later, or never.
@@ -72,6 +74,9 @@ impl State {
             } else if self.faults_left > 0 {
                 actions.push(Action::Stall);
             }
+        }
+        if protocol.outsiders && self.at_rest() {
+            actions.extend((0..self.postgres.chains.len()).map(Action::RevokedByOthers));
         }
         if self.may_time_pass() {
             if !self.replicas.iter().any(|replica| replica.flow.is_about_to_go_on()) {

@@ -21,4 +21,6 @@ pub(crate) enum Broken {
     SweepWithoutMarker,
     /// The end of any attempt forgets that the refresh token was sent once more to find out.
     ForgetsThatItWasSent,
+    /// The sweep revokes the orphans of a chain that is lost, too.
+    SweepBesideALostChain,
 }

@@ -9,11 +9,13 @@
 //! token with each rotation (or not); a person's token beside ours. Rotations without end. Failures: a crash at any step with a
 //! restart at any time or never; a call that is given up, and executed at once, later or never; an owner that is stalled beyond
 //! its lease, with the request or the answer in hand; a replica that stands still between two lines while `reuse_for` goes by.
-//! As many failures as the run says may come together; once the token is at rest again, as many may come again.
+//! As many failures as the run says may come together; once the token is at rest again, as many may come again. In a run of its
+//! own, others revoke one of our chains at JFrog while the token is at rest.
 //!
 //! Not modelled: registering, deleting, `recreate`, import; a Postgres that fails over, a disk that fails; refusals of JFrog
-//! other than 404 and 401; chains revoked by others; expiry, `max_age: 0`; calls that JFrog executes after `reuse_for`. That
-//! recovery comes to an end is modelled as: it is never stuck. That it does not go round in circles is not.
+//! other than 404 and 401, and so a token that lives on one of its two chains; expiry, `max_age: 0`; calls that JFrog executes
+//! after `reuse_for`. The order of jobs is free: a sweep may come before the heal that is due. That recovery comes to its end is
+//! not modelled as time, but as a way: from everywhere there is one (`recovery.rs`).
 
 mod actions;
 mod broken;
@@ -22,6 +24,7 @@ mod flow;
 mod jfrog;
 mod postgres;
 mod properties;
+mod recovery;
 mod state;
 mod steps;
 mod sweep;
@@ -33,13 +36,14 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 use crate::{
     actions::Action,
     broken::Broken,
-    properties::{CURRENT_KEPT, FORWARD, LEFT_ALIVE, LEFT_TO_OTHERS, NEVER_LOST, SAVED_FIRST, SENT_ONCE},
+    properties::{CURRENT_KEPT, FORWARD, LEFT_ALIVE, LEFT_TO_OTHERS, NEVER_LOST, ROTATES, SAVED_FIRST, SENT_ONCE},
+    recovery::states_and_a_dead_end,
     state::{Protocol, State},
 };
 
 /// As designed, with the worst JFrog.
 const TWO_CHAINS: Protocol =
-    Protocol { chains: 2, faults: 1, rotation_kills: true, reuse: true, answers_vanish: true, broken: None };
+    Protocol { chains: 2, faults: 1, rotation_kills: true, reuse: true, answers_vanish: true, outsiders: false, broken: None };
 /// The weaker promise: what JFrog made reaches a journal.
 const ONE_CHAIN: Protocol = Protocol { chains: 1, reuse: false, answers_vanish: false, ..TWO_CHAINS };
 
@@ -75,6 +79,11 @@ fn with_two_chains_neither_one_failure_nor_two_lose_a_token_or_break_a_job() {
 }
 
 #[test]
+fn with_a_chain_that_others_revoke_a_failure_more_loses_no_token() {
+    holds("two chains, revoked by others", Protocol { outsiders: true, ..TWO_CHAINS });
+}
+
+#[test]
 fn with_one_chain_nothing_is_lost_that_reached_a_journal() {
     for faults in [1, 2] {
         holds("one chain", Protocol { faults, ..ONE_CHAIN });
@@ -87,6 +96,18 @@ fn with_one_chain_nothing_is_lost_at_all_while_old_access_tokens_live() {
         let protocol = Protocol { faults, rotation_kills: false, answers_vanish: true, ..ONE_CHAIN };
         holds("one chain, old access tokens live", protocol);
     }
+}
+
+#[test]
+fn from_everywhere_there_is_a_way_back_to_rest_without_luck() {
+    let outsiders = Protocol { outsiders: true, ..TWO_CHAINS };
+    for (name, protocol) in [("two chains", TWO_CHAINS), ("revoked by others", outsiders), ("one chain", ONE_CHAIN)] {
+        let (states, dead_end) = states_and_a_dead_end(&protocol);
+        println!("{name}: a way back to rest from each of {states} states");
+        assert_eq!(dead_end, None, "{name}");
+    }
+    let (_, lost) = states_and_a_dead_end(&Protocol { answers_vanish: true, ..ONE_CHAIN });
+    assert!(lost.is_some(), "a token that is lost is one: no way leads back");
 }
 
 #[test]
@@ -103,6 +124,7 @@ fn each_line_that_is_left_out_is_missed() {
         (Some(Broken::SecondChainInDoubt), Protocol { reuse: false, ..in_pairs }, NEVER_LOST),
         (Some(Broken::SweepWithoutMarker), TWO_CHAINS, LEFT_TO_OTHERS),
         (Some(Broken::ForgetsThatItWasSent), Protocol { faults: 2, ..ONE_CHAIN }, SENT_ONCE),
+        (Some(Broken::SweepBesideALostChain), Protocol { outsiders: true, ..TWO_CHAINS }, ROTATES),
         // Why there are two chains.
         (None, Protocol { answers_vanish: true, ..ONE_CHAIN }, NEVER_LOST),
     ];

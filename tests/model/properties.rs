@@ -3,7 +3,6 @@
 use stateright::Property;
 
 use crate::{
-    actions::Action,
     flow::{Answer, Attempt, Flow, Kind, Saved},
     state::{Protocol, State, Wrong},
 };
@@ -96,13 +95,9 @@ impl State {
         self.replicas.iter().any(|replica| in_hand(&replica.flow) || replica.journal.iter().any(|entry| next(&entry.attempt)))
     }
 
-    /// A new rotation is not counted: recovery must not need one.
     fn can_go_on(&self, protocol: &Protocol) -> bool {
         let mut actions = Vec::new();
         self.possible(protocol, &mut actions);
-        let rotates = |action: &Action| {
-            matches!(action, Action::Decide(_)) && matches!(self.plan(protocol), Some(Flow::Planned { kind: Kind::Rotate, .. }))
-        };
-        actions.iter().any(|action| !action.is_fault() && !rotates(action))
+        actions.into_iter().any(|action| self.mends(protocol, action))
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Protocol {
     pub reuse: bool,
     /// Whether a pair that JFrog made may vanish before any journal has it.
     pub answers_vanish: bool,
+    /// Whether others may revoke one of our chains at JFrog while the token is at rest; a caller notices.
+    pub outsiders: bool,
     /// What is done wrong on purpose.
     pub broken: Option<Broken>,
 }

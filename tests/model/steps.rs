@@ -41,6 +41,12 @@ impl State {
             Action::StrayVanishes(stray) => drop(self.strays.swap_remove(stray)),
             Action::LeaseEnds | Action::Stall => self.postgres.attempt.iter_mut().for_each(|row| row.live = false),
             Action::TimePasses | Action::Freeze => self.let_time_pass(),
+            Action::RevokedByOthers(letter) => {
+                let chain = &mut self.postgres.chains[letter];
+                chain.state = ChainState::Lost;
+                let pair = &mut self.ledger[usize::from(chain.pair)];
+                (pair.spent, pair.alive) = (true, false);
+            }
             Action::Crash(r) => {
                 let flow = std::mem::replace(&mut self.replicas[r].flow, Flow::Idle);
                 if let Flow::Calling { request, .. } = flow {

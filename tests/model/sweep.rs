@@ -57,16 +57,20 @@ impl State {
     /// Of what was listed, what is surely nobody's, now; and whether that is all there is to do.
     fn compare(&self, protocol: &Protocol, listed: Vec<PairId>) -> (Vec<PairId>, bool) {
         let chains = &self.postgres.chains;
-        // The orphan of an uncertain chain may be a pair in a crashed replica's journal.
-        let known = |letter: u8| chains[usize::from(letter)].state != ChainState::Uncertain;
+        // The orphan of a chain that is not active may be a pair in a crashed replica's journal, and be committed still.
+        let known = |letter: usize| match chains[letter].state {
+            ChainState::Active => true,
+            ChainState::Uncertain => false,
+            ChainState::Lost => protocol.broken == Some(Broken::SweepBesideALostChain),
+        };
         let ours = |id: &PairId| chains.iter().any(|chain| chain.pair == *id);
         let marked = |id: &PairId| match self.ledger[usize::from(*id)].marker {
-            Some(letter) => known(letter),
+            Some(letter) => known(usize::from(letter)),
             None => protocol.broken == Some(Broken::SweepWithoutMarker),
         };
         let orphans: Vec<PairId> = listed.into_iter().filter(|id| marked(id) && !ours(id)).collect();
         let old_enough = |id: &PairId| !self.ledger[usize::from(*id)].fresh;
-        let complete = orphans.iter().all(old_enough) && chains.iter().all(|chain| chain.state != ChainState::Uncertain);
+        let complete = orphans.iter().all(old_enough) && (0..chains.len()).all(known);
         (orphans.into_iter().filter(old_enough).collect(), complete)
     }
 }
