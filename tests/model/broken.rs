@@ -5,6 +5,8 @@
 pub(crate) enum Broken {
     /// Nothing is written before JFrog is called, so nobody sees that another is at it.
     NoAttemptRow,
+    /// An attempt begins without looking at the generation that the decision was made on.
+    BeginWithoutALook,
     /// A pair is committed without looking at the generation it was spent from.
     NoFence,
     /// A call that timed out is sent again.

@@ -2,13 +2,17 @@
 //! from the oldest that matters, and the replicas are alike. So the number of states does not grow with the number of rotations.
 
 use crate::{
+    broken::Broken,
     flow::{Attempt, Entry, Flow, Kind},
-    state::{Letter, PairId, State},
+    state::{Letter, PairId, Protocol, State},
 };
 
 impl State {
-    pub(crate) fn rename(&mut self) {
-        self.forget_what_is_over();
+    pub(crate) fn rename(&mut self, protocol: &Protocol) {
+        if protocol.broken != Some(Broken::BeginWithoutALook) {
+            self.forget_what_is_over();
+        }
+        self.forget_what_is_dead();
         self.rank_times();
         for letter in 0..2 {
             self.rank_generations(letter);
@@ -39,6 +43,10 @@ impl State {
                 _ => {}
             }
         }
+    }
+
+    /// Of a dead pair, and of one whose refresh token nobody can send any more, less matters.
+    fn forget_what_is_dead(&mut self) {
         let mut may_be_sent = 0u64;
         self.postgres.chains.iter().for_each(|chain| may_be_sent |= 1 << chain.pair);
         for replica in &mut self.replicas {

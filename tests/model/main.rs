@@ -62,7 +62,7 @@ impl Model for Protocol {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         state.apply(self, action);
-        state.rename();
+        state.rename(self);
         Some(state)
     }
 
@@ -115,6 +115,7 @@ fn each_line_that_is_left_out_is_missed() {
     let in_pairs = Protocol { faults: 2, ..TWO_CHAINS };
     let table = [
         (Some(Broken::NoAttemptRow), TWO_CHAINS, SENT_ONCE),
+        (Some(Broken::BeginWithoutALook), TWO_CHAINS, SENT_ONCE),
         (Some(Broken::NoFence), TWO_CHAINS, FORWARD),
         (Some(Broken::BlindRetry), TWO_CHAINS, SENT_ONCE),
         (Some(Broken::ReplyBeforeCommit), TWO_CHAINS, SAVED_FIRST),

@@ -15,7 +15,8 @@ impl State {
             Kind::Settle => chain.state == ChainState::Uncertain && !chain.resent,
             Kind::Heal | Kind::Sweep => true,
         };
-        if self.postgres.attempt.is_some() || chain.generation != seen_generation || !may {
+        let moved_on = chain.generation != seen_generation && protocol.broken != Some(Broken::BeginWithoutALook);
+        if self.postgres.attempt.is_some() || moved_on || !may {
             return None;
         }
         let attempt = Attempt { begun: self.latest + 1, kind, chain: letter, spent_generation: seen_generation };
