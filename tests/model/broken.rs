@@ -21,6 +21,8 @@ pub(crate) enum Broken {
     SecondChainInDoubt,
     /// The sweep revokes all that the user has and we don't know.
     SweepWithoutMarker,
+    /// What a lost answer left at JFrog is not looked for.
+    NeverSweeps,
     /// The end of any attempt forgets that the refresh token was sent once more to find out.
     ForgetsThatItWasSent,
     /// The sweep revokes the orphans of a chain that is lost, too.

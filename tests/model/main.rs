@@ -36,7 +36,7 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 use crate::{
     actions::Action,
     broken::Broken,
-    properties::{CURRENT_KEPT, FORWARD, LEFT_ALIVE, LEFT_TO_OTHERS, NEVER_LOST, ROTATES, SAVED_FIRST, SENT_ONCE},
+    properties::{CURRENT_KEPT, FORWARD, LEFT_ALIVE, LEFT_TO_OTHERS, NEVER_LOST, NO_ORPHAN, ROTATES, SAVED_FIRST, SENT_ONCE},
     recovery::states_and_a_dead_end,
     state::{Protocol, State},
 };
@@ -124,6 +124,7 @@ fn each_line_that_is_left_out_is_missed() {
         (Some(Broken::SecondChainInDoubt), TWO_CHAINS, LEFT_ALIVE),
         (Some(Broken::SecondChainInDoubt), Protocol { reuse: false, ..in_pairs }, NEVER_LOST),
         (Some(Broken::SweepWithoutMarker), TWO_CHAINS, LEFT_TO_OTHERS),
+        (Some(Broken::NeverSweeps), TWO_CHAINS, NO_ORPHAN),
         (Some(Broken::ForgetsThatItWasSent), Protocol { faults: 2, ..ONE_CHAIN }, SENT_ONCE),
         (Some(Broken::SweepBesideALostChain), Protocol { outsiders: true, ..TWO_CHAINS }, ROTATES),
         // Why there are two chains.
@@ -140,7 +141,7 @@ fn each_line_that_is_left_out_is_missed() {
 
 fn holds(name: &str, protocol: Protocol) {
     let began = Instant::now();
-    let checked = protocol.checker().threads(2).spawn_bfs().join();
+    let checked = protocol.checker().finish_when(HasDiscoveries::AnyFailures).threads(2).spawn_bfs().join();
     println!(
         "{name}, {} failures at a time: holds in {} states ({} steps between them, depth {}), {:.1} s",
         protocol.faults,

@@ -77,13 +77,20 @@ impl State {
     }
 
     /// `recover_attempt`: its lease is over. A rotation found in the dark leaves its chain uncertain.
-    pub(crate) fn recover(&mut self) {
+    pub(crate) fn recover(&mut self, protocol: &Protocol) {
         let Some(AttemptRow { attempt, live: false }) = self.postgres.attempt else { return };
         self.postgres.attempt = None;
-        self.postgres.sweep = SweepJob::Later;
+        self.schedule_sweep(protocol);
         let chain = self.postgres.chain(attempt.chain);
         if attempt.kind == Kind::Rotate && chain.generation == attempt.spent_generation && chain.state == ChainState::Active {
             chain.state = ChainState::Uncertain;
+        }
+    }
+
+    /// `schedule`: what may be left at JFrog is looked for once `reuse_for` and a lease are over.
+    pub(crate) fn schedule_sweep(&mut self, protocol: &Protocol) {
+        if protocol.broken != Some(Broken::NeverSweeps) {
+            self.postgres.sweep = SweepJob::Later;
         }
     }
 

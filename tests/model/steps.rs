@@ -16,7 +16,7 @@ impl State {
         match action {
             Action::Decide(r) => self.decide(protocol, r),
             Action::DecideToSweep(r) => self.replicas[r].flow = self.plan_sweep().expect("it was possible"),
-            Action::Recover(_) => self.recover(),
+            Action::Recover(_) => self.recover(protocol),
             Action::Replay(r, entry) => {
                 let entry = self.replicas[r].journal[entry];
                 self.replicas[r].flow = Flow::Saving { entry, replayed: true };
@@ -102,7 +102,7 @@ impl State {
     fn decide(&mut self, protocol: &Protocol, r: usize) {
         let flow = self.plan(protocol).expect("it was possible");
         if let Flow::Planned { kind: Kind::Heal, .. } = flow {
-            self.postgres.sweep = SweepJob::Later;
+            self.schedule_sweep(protocol);
         }
         self.replicas[r].flow = flow;
     }
