@@ -12,7 +12,7 @@ use crate::{
     actor::Actor,
     jfrog::{Bearer, Instance, Listed, Revoked, Vitality},
     names::Asked,
-    store::{Attempt, ChainRow, ChainState, Ending, NewAttempt, TokenView},
+    store::{Attempt, ChainRow, ChainState, Ending, NewAttempt, TokenState, TokenView},
 };
 
 /// Something else is under way for the token.

@@ -279,8 +279,8 @@ impl Store {
                    update jobs j set due_at = case when $4::text is null then j.due_at else now() end
                    from mine where j.kind = 'settle' and j.subject = mine.token_id and not $5),
                moved as (
-                   -- What was definitely not spent may be sent again.
-                   update chains c set state = coalesce($4, c.state), resent = c.resent and $5 from mine
+                   -- What a settling definitely did not spend may be sent again; the end of another attempt says nothing of it.
+                   update chains c set state = coalesce($4, c.state), resent = c.resent and ($5 or $10 <> 'settle') from mine
                    where (select in_team($1)) and c.id = mine.chain_id and c.generation = mine.spent_generation),
                named as (
                    update tokens t set

@@ -61,3 +61,13 @@ async fn what_is_spent_and_dead_is_lost_with_a_reason_and_recreated_by_a_person(
     let handed = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert!(app.simulator.is_alive(handed.access_token()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_to_make_a_chain_does_not_send_the_old_refresh_token_a_third_time() {
+    let app = with_one_chain(&[Fault::DropBeforeCommit, Fault::DropBeforeCommit]).await;
+    // Nobody knows what became of the two; then the old access token was to make a new chain, and JFrog refused for once.
+    app.simulator.fault(Rule::once(Fault::RateLimited { retry_after: None }, Route::Create));
+    app.token_until("deploy", "healed", |token| token["status"] == "active").await;
+    let sent = app.simulator.calls().into_iter().filter(|call| call.route == Route::Refresh).count();
+    assert_eq!(sent, 2, "once, and once more to find out");
+}
