@@ -103,7 +103,7 @@ impl World {
     async fn kill(&self, replica: usize, kills: usize) {
         for _ in 0..kills {
             let mut running = self.start(replica).await;
-            let pause = rand::rng().random_range(20..400);
+            let pause = rand::rng().random_range(20..250);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             running.kill();
         }
