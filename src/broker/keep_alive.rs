@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use uuid::Uuid;
 
 use super::{
     Broker, BrokerError,
@@ -24,8 +23,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 impl Broker {
     /// Rotates the token if it is time, else asks JFrog whether it lives; says when to look again.
-    pub(super) async fn keep_alive(&self, team: Uuid, token: Uuid) -> Result<Settled, BrokerError> {
-        let Some(view) = self.store.token_by_id(team, token).await? else { return Ok(Settled::Done) };
+    pub(super) async fn keep_alive(&self, view: TokenView) -> Result<Settled, BrokerError> {
         if view.state != TokenState::Registered {
             return Ok(Settled::Later(TRY_AGAIN));
         }
@@ -39,12 +37,12 @@ impl Broker {
                 None => false,
             };
             if refused {
-                self.store.note_probe(team, token, true).await?;
+                self.store.note_probe(view.team_id, view.id, true).await?;
                 return Ok(Settled::Later(AFTER_UNAUTHENTICATED));
             }
             return Ok(Settled::Later(due.unwrap_or(PROBE).min(jittered(PROBE))));
         }
-        let advance = self.advance((team, view.name.clone(), false), &Actor::system()).await;
+        let advance = self.advance((view.team_id, view.name.clone(), false), &Actor::system()).await;
         Ok(Settled::Later(match advance {
             // The other chain is the older one now: its own half life says when.
             Advance::Changed => Duration::from_secs(1),

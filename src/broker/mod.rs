@@ -94,6 +94,8 @@ pub struct Parts {
     looked_into: Cache<String, bool>,
     /// Jobs that may run at once.
     job_room: Arc<Semaphore>,
+    /// Of these, with each instance of JFrog.
+    instance_room: HashMap<String, Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -109,6 +111,8 @@ impl std::ops::Deref for Broker {
 impl Broker {
     /// Wires the flows. Nothing runs before [`Broker::start`].
     pub fn new(store: Store, jfrog: Jfrog, keys: Keys, journal: Journal, recognised: Recognised, timing: Timing) -> Self {
+        let rooms = jfrog.instances().iter().map(|instance| (instance.name.clone(), Semaphore::new(worker::JOBS_PER_INSTANCE)));
+        let instance_room = rooms.collect();
         Self(Arc::new(Parts {
             authentication: Authentication::new(store.clone()),
             store,
@@ -125,6 +129,7 @@ impl Broker {
             signals: broadcast::channel(1024).0,
             looked_into: Cache::builder().max_capacity(10_000).time_to_live(LOOK_AGAIN).build(),
             job_room: Arc::new(Semaphore::new(worker::JOBS_AT_ONCE)),
+            instance_room,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))

@@ -2,8 +2,6 @@
 
 use std::{sync::PoisonError, time::Duration};
 
-use uuid::Uuid;
-
 use super::{
     Broker, BrokerError,
     create::Built,
@@ -34,9 +32,8 @@ pub(super) enum Settled {
 
 impl Broker {
     /// Settles a token: ends what is over, then makes what is missing.
-    pub(super) async fn settle(&self, team: Uuid, token: Uuid) -> Result<Settled, BrokerError> {
-        let actor = Actor::system();
-        let Some(mut view) = self.store.token_by_id(team, token).await? else { return Ok(Settled::Done) };
+    pub(super) async fn settle(&self, mut view: TokenView) -> Result<Settled, BrokerError> {
+        let (actor, team, token) = (Actor::system(), view.team_id, view.id);
         if let Some(attempt) = &view.attempt {
             if attempt.live {
                 return Ok(Settled::Later(until(&view, attempt.lease_until)));

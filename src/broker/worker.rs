@@ -12,10 +12,14 @@ use tokio::{
 };
 
 use super::{Broker, BrokerError, settle::Settled};
-use crate::store::{Job, JobKind, Signals};
+use crate::store::{Job, JobKind, Signals, TokenView};
 
 /// Jobs that run at once: what is due all at once must not flood JFrog.
-pub(super) const JOBS_AT_ONCE: usize = 32;
+pub(super) const JOBS_AT_ONCE: usize = 64;
+/// Of these, jobs with one instance of JFrog.
+pub(super) const JOBS_PER_INSTANCE: usize = 32;
+/// When an instance's places are all taken.
+const NO_ROOM: Duration = Duration::from_secs(5);
 /// How often pending entries that nobody has in hand are looked at.
 const TEND_JOURNAL: Duration = Duration::from_secs(60);
 
@@ -86,18 +90,28 @@ impl Broker {
         }
     }
 
+    async fn run_job_of(&self, job: &Job, view: TokenView) -> Result<Settled, BrokerError> {
+        // One instance that hangs must not take the places of the others' jobs. One that is not configured any more has none.
+        let room = self.instance_room.get(&view.instance).map(|room| room.try_acquire());
+        let Some(Ok(_room)) = room else { return Ok(Settled::Later(NO_ROOM)) };
+        match job.kind {
+            JobKind::Settle => self.settle(view).await,
+            JobKind::KeepAlive => self.keep_alive(view).await,
+            JobKind::Sweep => {
+                let reuse_for = Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0));
+                self.sweep(&view, reuse_for).await
+            }
+        }
+    }
+
     async fn run_job(&self, job: &Job) -> Result<(), BrokerError> {
-        let Some(team) = job.team_id else { return Ok(self.store.finish_job(job).await?) };
-        let settled = match job.kind {
-            JobKind::Settle => self.settle(team, job.subject).await?,
-            JobKind::KeepAlive => self.keep_alive(team, job.subject).await?,
-            JobKind::Sweep => match self.store.token_by_id(team, job.subject).await? {
-                None => Settled::Done,
-                Some(view) => {
-                    let reuse_for = Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0));
-                    self.sweep(&view, reuse_for).await?
-                }
-            },
+        let view = match job.team_id {
+            Some(team) => self.store.token_by_id(team, job.subject).await?,
+            None => None,
+        };
+        let settled = match view {
+            Some(view) => self.run_job_of(job, view).await?,
+            None => Settled::Done,
         };
         match settled {
             Settled::Done => self.store.finish_job(job).await?,

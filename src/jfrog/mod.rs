@@ -68,6 +68,11 @@ impl Jfrog {
         Ok(Self { instances, client: outbound::client(route, timeout)?, breaker: Arc::default() })
     }
 
+    /// All that are configured.
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
     /// The instance of this name, or the first for `None`.
     pub fn instance(&self, name: Option<&str>) -> Option<&Instance> {
         match name {
