@@ -20,6 +20,7 @@ const NAMES: [&str; 5] = ["once", "twice", "often", "elsewhere", "healed"];
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_standby_missed_is_mended_from_the_journals_of_both_replicas() {
     let mut own = Own::start(Durability::Fast).await;
+    let mut standby = own.standby().await;
     let app = TestApp::start_on(own.database()).await;
     for name in NAMES {
         app.register_with(name, json!({"reuse_for": 1})).await.expect(201);
@@ -27,9 +28,8 @@ async fn what_the_standby_missed_is_mended_from_the_journals_of_both_replicas() 
     let journal = tempfile::tempdir().expect("a directory");
     let replica = Replica::start(&app, journal.path(), "info").await;
     let elsewhere = replica.client(&app.admin);
-    let mut standby = own.standby().await;
     let seen = app.database.count("select sum(generation)::bigint from tokens").await;
-    standby.crash().await;
+    own.cut_off(&mut standby).await;
 
     // From here on, the standby misses everything.
     let mut handed: Vec<(&str, Answer)> = Vec::new();

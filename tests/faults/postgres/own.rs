@@ -70,7 +70,7 @@ impl Own {
         self.gate.lead_to(self.server.socket());
     }
 
-    /// An asynchronous standby, up to date as of now.
+    /// An asynchronous standby.
     pub(super) async fn standby(&mut self) -> Standby {
         // A copy of a server that was shut down well is whole without any further ado.
         self.gate.close();
@@ -88,12 +88,16 @@ impl Own {
         settings.write_all(follow.as_bytes()).expect("writes");
         std::fs::write(data.join("standby.signal"), "").expect("writes");
         let server = Server::start(dir.path(), self.server.durability).await;
-        let standby = Standby { server, _dir: dir };
+        Standby { server, _dir: dir }
+    }
+
+    /// The standby has seen everything until now, and sees nothing more.
+    pub(super) async fn cut_off(&self, standby: &mut Standby) {
         let written = self.server.number("select (pg_current_wal_lsn() - '0/0')::bigint").await;
         while standby.server.number("select (coalesce(pg_last_wal_replay_lsn(), '0/0') - '0/0')::bigint").await < written {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        standby
+        standby.server.crash().await;
     }
 
     /// This server is gone for good, with whatever the standby has not seen; the standby takes over at its address.
@@ -111,13 +115,6 @@ impl Own {
 pub(super) struct Standby {
     server: Server,
     _dir: TempDir,
-}
-
-impl Standby {
-    /// It sees no more of the other.
-    pub(super) async fn crash(&mut self) {
-        self.server.crash().await;
-    }
 }
 
 /// One server and its directory.
