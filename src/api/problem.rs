@@ -216,8 +216,12 @@ impl From<BrokerError> for Problem {
                 let text = format!("JFrog cannot be reached, or refuses for now: {detail}");
                 Self::unavailable("jfrog-unavailable", "JFrog unavailable", &text, reason, retry_after)
             }
+            BrokerError::Journal(_) => {
+                tracing::error!(error = reason, "the journal cannot be written");
+                let detail = "The journal's volume cannot be written, so nothing was begun or spent.";
+                Self::unavailable("journal-unavailable", "Journal unavailable", detail, reason, Duration::from_secs(10))
+            }
             BrokerError::Store(_)
-            | BrokerError::Journal(_)
             | BrokerError::Open(_)
             | BrokerError::MasterKey(_)
             | BrokerError::UnknownInstance(_)

@@ -16,6 +16,8 @@ use crate::store::{Job, JobKind, Signals, TokenView};
 
 /// Jobs that run at once: what is due all at once must not flood JFrog.
 pub(super) const JOBS_AT_ONCE: usize = 64;
+/// Taken in one turn: the rest is for the other replicas.
+const JOBS_A_TURN: usize = 16;
 /// Of these, jobs with one instance of JFrog.
 pub(super) const JOBS_PER_INSTANCE: usize = 32;
 /// When an instance's places are all taken.
@@ -66,7 +68,7 @@ impl Broker {
     }
 
     async fn take_jobs(&self) {
-        let room = i64::try_from(self.job_room.available_permits()).unwrap_or(i64::MAX);
+        let room = i64::try_from(self.job_room.available_permits().min(JOBS_A_TURN)).unwrap_or(i64::MAX);
         if room == 0 {
             return;
         }
