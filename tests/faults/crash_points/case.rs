@@ -91,9 +91,23 @@ impl Flow {
         }
     }
 
-    /// Whether it is the flow in which each way of JFrog's is tried; the others meet the harshest.
-    fn in_every_way(self) -> bool {
-        matches!(self, Self::Rotate | Self::Recover | Self::Delete)
+    /// Among whom it is crashed so. What rotates, recovers and deletes: among one and two. The others meet a kill among two, where the
+    /// other replica comes first, and a stall alone, where the same process does. A panic is to them what a kill is.
+    fn among(self, action: Action) -> &'static [Replicas] {
+        match (self, action) {
+            (Self::Rotate | Self::Recover | Self::Delete, _) => &[Replicas::One, Replicas::Two],
+            (Self::Heal | Self::Create | Self::Recreate, Action::Kill) => &[Replicas::Two],
+            (Self::CreateSecond | Self::RecreateSecond, Action::Kill) | (_, Action::Panic) => &[],
+            (_, Action::Stall) => &[Replicas::One],
+        }
+    }
+
+    /// Under which JFrogs. The flows that make a chain anew leave no rotated access token behind: they meet the harshest.
+    fn under(self) -> &'static [OldAccessToken] {
+        match self {
+            Self::Rotate | Self::Recover | Self::Delete => &WAYS,
+            Self::Heal | Self::Create | Self::CreateSecond | Self::Recreate | Self::RecreateSecond => &WAYS[..1],
+        }
     }
 
     /// Whether the token is registered before anything fails.
@@ -117,13 +131,10 @@ impl Case {
     pub(super) fn all(action: Action) -> Vec<Self> {
         let mut cases = Vec::new();
         for point in Point::ALL {
-            let flows = Flow::ALL.into_iter().filter(|flow| flow.pass(point).is_some());
             let before = cases.len();
-            for flow in flows {
-                for replicas in [Replicas::One, Replicas::Two] {
-                    for old in WAYS.into_iter().filter(|old| flow.in_every_way() || *old == OldAccessToken::Revoked) {
-                        cases.push(Self { flow, point, action, replicas, old });
-                    }
+            for flow in Flow::ALL.into_iter().filter(|flow| flow.pass(point).is_some()) {
+                for &replicas in flow.among(action) {
+                    cases.extend(flow.under().iter().map(|&old| Self { flow, point, action, replicas, old }));
                 }
             }
             assert!(cases.len() >= before + 6, "{} has its place in the matrix", point.as_str());

@@ -189,8 +189,10 @@ impl Scene<'_> {
         }
         let pending = std::fs::read_dir(self.journal(0)).expect("the journal").flatten();
         assert_eq!(pending.filter(|file| file.path().extension().is_some_and(|e| e == "pending")).count(), 0, "it was replayed");
-        let chain = "select count(*) from chains c join attempts a on a.chain_id = c.id and a.spent_generation = c.generation";
-        assert_eq!(self.witness.count(chain).await, 0, "the pair is the current one at once");
+        // The others go on at once with what is missing still.
+        if self.case.flow == Flow::Rotate {
+            assert_eq!(self.witness.count(rest::MENDED).await, 1, "the pair is the current one at once");
+        }
     }
 
     /// A delete that failed is repeated until it has worked.
@@ -200,7 +202,8 @@ impl Scene<'_> {
             if answer.status == 204 || answer.status == 404 {
                 return;
             }
-            assert_eq!(answer.status, 409, "busy until the lease is over: {}", answer.text);
+            // Busy until the lease is over; or JFrog could not be told.
+            assert!([409, 503].contains(&answer.status), "{}", answer.text);
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
         panic!("it cannot be deleted");
