@@ -14,7 +14,10 @@ use std::{
 
 use case::{Action, Case};
 use futures_util::{FutureExt, future::join_all};
+use tokio::sync::Semaphore;
 
+/// Cases that run at once, of all tests together: Postgres has room for so many.
+static ROOM: Semaphore = Semaphore::const_new(16);
 /// Cases of one test that run at once, each on a database and a simulator of its own: most of their time they wait for a lease.
 const LANES: usize = 10;
 
@@ -47,6 +50,7 @@ async fn all(action: Action) {
 async fn lane(queue: Arc<Mutex<Vec<Case>>>) -> Vec<String> {
     let (mut failed, mut parts) = (Vec::new(), None);
     loop {
+        let _room = ROOM.acquire().await.expect("it is never closed");
         let next = queue.lock().expect("no panic there").pop();
         let Some(case) = next else { return failed };
         let (began, given) = (Instant::now(), parts.take());

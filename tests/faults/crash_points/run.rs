@@ -74,14 +74,14 @@ async fn parts() -> TestApp {
 impl Scene<'_> {
     /// The armed replica, with a token, and whatever must have gone wrong before. `None`: the machine was too slow for it.
     async fn set(&self) -> Option<Replica> {
-        let replica = Replica::armed(self.app, self.journal(0), &self.case.fault()).await;
+        let replica = self.launch(0, &[("TOKEN_BROKER_FAULT", &self.case.fault())]).await;
         let (admin, ci) = (replica.client(&self.app.admin), replica.client(&self.app.ci));
         if self.case.flow.has_token() {
             let registered = self.witness.ask(&admin, Method::POST, "/tokens", self.registration()).await?;
             if registered.status != 201 || self.witness.count(rest::MENDED).await != 1 {
                 return None;
             }
-            self.witness.refresh(&ci, json!({})).await?.expect(200);
+            self.witness.refresh(&ci, json!({"max_age": 3600})).await?.expect(200);
         }
         if self.case.flow.is_in_background() {
             self.app.once(Fault::DropResponseAfterCommit, Route::Refresh);
@@ -210,7 +210,13 @@ impl Scene<'_> {
     }
 
     async fn replica(&self, which: usize) -> Replica {
-        Replica::start(self.app, self.journal(which), "info").await
+        self.launch(which, &[]).await
+    }
+
+    /// With few connections: the replicas of all cases share one Postgres.
+    async fn launch(&self, which: usize, more: &[(&str, &str)]) -> Replica {
+        let variables = [&[("RUST_LOG", "info"), ("TOKEN_BROKER_DATABASE_CONNECTIONS", "4")], more].concat();
+        Replica::launch(self.app, self.journal(which), &variables).await.unwrap_or_else(|log| panic!("not ready: {log}"))
     }
 
     fn journal(&self, which: usize) -> &Path {
