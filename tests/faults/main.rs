@@ -16,6 +16,7 @@ mod running_jobs;
 mod scoreboard;
 mod secrecy;
 mod settle;
+mod stalled;
 mod stampede;
 mod start_up;
 mod user_rejected;
