@@ -124,8 +124,7 @@ impl Broker {
         }
         if let Some(attempt) = &view.attempt {
             if attempt.live {
-                let uncertain = view.chains.iter().any(|c| Some(c.id) == attempt.chain_id && c.state == ChainState::Uncertain);
-                return Ok(Some(Advance::Elsewhere { uncertain }));
+                return Ok(Some(self.wait_for_others(team, view).await?));
             }
             return Ok((!self.recover(&view).await?).then_some(Advance::Elsewhere { uncertain: false }));
         }
@@ -171,6 +170,30 @@ impl Broker {
             Plan { view: &view, chain: older, kind: "rotate", call, bearers, respect_rotatable_at, asked: Asked::default() };
         let ended = self.obtain(plan, actor).await?;
         Ok(after_rotate(ended))
+    }
+}
+
+impl Broker {
+    /// Another replica is at it, or another flow here: one task waits for all callers of this process, until the attempt has ended
+    /// or its outcome is in doubt.
+    async fn wait_for_others(&self, team: Uuid, mut view: TokenView) -> Result<Advance, BrokerError> {
+        // Subscribed before the read: a signal between the two is not missed.
+        let mut signals = self.signals.subscribe();
+        let (token, theirs) = (view.id, view.attempt.as_ref().map(|attempt| attempt.id));
+        loop {
+            let Some(attempt) = view.attempt.as_ref().filter(|attempt| attempt.live && Some(attempt.id) == theirs) else {
+                return Ok(Advance::Changed);
+            };
+            if view.chains.iter().any(|chain| Some(chain.id) == attempt.chain_id && chain.state == ChainState::Uncertain) {
+                return Ok(Advance::Elsewhere { uncertain: true });
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(Advance::Elsewhere { uncertain: false }),
+                () = self.wake(&mut signals, Some(token)) => {}
+            }
+            let Some(again) = self.store.token_by_id(team, token).await? else { return Ok(Advance::NotFound) };
+            view = again;
+        }
     }
 }
 

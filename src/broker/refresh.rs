@@ -235,7 +235,7 @@ impl Broker {
     }
 
     /// Until the token changed hands on another replica, or long enough to look again.
-    async fn wake(&self, signals: &mut broadcast::Receiver<Signals>, token: Option<Uuid>) {
+    pub(super) async fn wake(&self, signals: &mut broadcast::Receiver<Signals>, token: Option<Uuid>) {
         let changed = async {
             while let Ok(signal) = signals.recv().await {
                 if matches!(signal, Signals::Connected)

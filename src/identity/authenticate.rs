@@ -43,6 +43,20 @@ pub enum Unauthenticated {
     Store(#[from] StoreError),
 }
 
+impl Unauthenticated {
+    /// The same for the next who waited for it.
+    fn told_again(&self) -> Self {
+        match self {
+            Self::UnknownForm => Self::UnknownForm,
+            Self::Malformed => Self::Malformed,
+            Self::UnknownKey(id) => Self::UnknownKey(id.clone()),
+            Self::WrongSecret(id) => Self::WrongSecret(id.clone()),
+            Self::Expired(id) => Self::Expired(id.clone()),
+            Self::Store(error) => Self::Store(error.told_again()),
+        }
+    }
+}
+
 /// Verifies credentials. A verified one is remembered for a second: as long as a revocation may take to be felt.
 #[derive(Clone)]
 pub struct Authentication {
@@ -72,25 +86,7 @@ impl Authentication {
             return Err(Unauthenticated::UnknownForm);
         }
         let key = ApiKey::parse(credential).ok_or(Unauthenticated::Malformed)?;
-        if let Some(caller) = self.recent.get(&key.sha256).await {
-            return Ok(caller);
-        }
-        let id = key.public_id.clone();
-        let row = self.store.promptly(|store| async move { store.presented_key(&id).await }).await?;
-        // The same work for an unknown id as for a wrong secret.
-        let expected = row.as_ref().map_or([0; 32].as_slice(), |row| row.sha256.as_slice());
-        let matches = crypto::constant_time_eq(expected, &key.sha256);
-        let row = row.ok_or_else(|| Unauthenticated::UnknownKey(key.public_id.clone()))?;
-        if !matches {
-            return Err(Unauthenticated::WrongSecret(key.public_id));
-        }
-        if row.expired {
-            return Err(Unauthenticated::Expired(key.public_id));
-        }
-        self.store.touch_api_key(row.team_id.unwrap_or(Uuid::nil()), row.id).await?;
-        let caller = Arc::new(caller(row, &key));
-        self.recent.insert(key.sha256, Arc::clone(&caller)).await;
-        Ok(caller)
+        self.verified(&key.public_id, key.sha256).await
     }
 
     /// Whether the credential of a caller that was let in a while ago would let it in now.
@@ -98,15 +94,39 @@ impl Authentication {
     /// # Errors
     /// Postgres.
     pub async fn still_holds(&self, caller: &Caller) -> Result<bool, StoreError> {
-        if self.recent.get(&caller.sha256).await.is_some() {
-            return Ok(true);
+        match self.verified(&caller.key_id, caller.sha256).await {
+            Ok(_) => Ok(true),
+            Err(Unauthenticated::Store(error)) => Err(error),
+            Err(_) => Ok(false),
         }
-        let row = self.store.presented_key(&caller.key_id).await?;
-        Ok(row.is_some_and(|row| !row.expired && crypto::constant_time_eq(&row.sha256, &caller.sha256)))
+    }
+
+    /// Postgres is asked once a second for a credential, however many show it: who comes meanwhile waits for the same answer.
+    async fn verified(&self, id: &str, sha256: [u8; 32]) -> Result<Arc<Caller>, Unauthenticated> {
+        let verified = self.recent.try_get_with(sha256, self.verify(id, sha256)).await;
+        verified.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(|shared| shared.told_again()))
+    }
+
+    async fn verify(&self, id: &str, sha256: [u8; 32]) -> Result<Arc<Caller>, Unauthenticated> {
+        let asked = id.to_owned();
+        let row = self.store.promptly(|store| async move { store.presented_key(&asked).await }).await?;
+        // The same work for an unknown id as for a wrong secret.
+        let expected = row.as_ref().map_or([0; 32].as_slice(), |row| row.sha256.as_slice());
+        let matches = crypto::constant_time_eq(expected, &sha256);
+        let row = row.ok_or_else(|| Unauthenticated::UnknownKey(id.to_owned()))?;
+        if !matches {
+            return Err(Unauthenticated::WrongSecret(id.to_owned()));
+        }
+        if row.expired {
+            return Err(Unauthenticated::Expired(id.to_owned()));
+        }
+        let (team, key) = (row.team_id.unwrap_or(Uuid::nil()), row.id);
+        self.store.promptly(move |store| async move { store.touch_api_key(team, key).await }).await?;
+        Ok(Arc::new(caller(row, id, sha256)))
     }
 }
 
-fn caller(row: PresentedKeyRow, key: &ApiKey) -> Caller {
+fn caller(row: PresentedKeyRow, public_id: &str, sha256: [u8; 32]) -> Caller {
     let team = row.team_id.zip(row.team_name).map(|(id, name)| Team { id, name });
     let name = match &team {
         Some(team) => format!("key:{}/{}", team.name, row.name),
@@ -114,7 +134,7 @@ fn caller(row: PresentedKeyRow, key: &ApiKey) -> Caller {
     };
     Caller {
         name,
-        recognised_by: serde_json::json!({"type": "api-key", "id": key.public_id, "name": row.name}),
+        recognised_by: serde_json::json!({"type": "api-key", "id": public_id, "name": row.name}),
         team,
         grant: Grant {
             // The column has a check on exactly these; a word from the future gives the least.
@@ -122,7 +142,7 @@ fn caller(row: PresentedKeyRow, key: &ApiKey) -> Caller {
             tokens: row.token_patterns.into_iter().filter_map(|text| TokenPattern::try_from(text).ok()).collect(),
         },
         expires_at: row.expires_at,
-        key_id: key.public_id.clone(),
-        sha256: key.sha256,
+        key_id: public_id.to_owned(),
+        sha256,
     }
 }

@@ -69,6 +69,8 @@ impl Store {
         warnings: &[&'static str],
         actor: &Actor,
     ) -> Result<Option<HandOut>> {
+        // Never closed; whoever waits too long is told by its own deadline.
+        let _room = self.hand_out_room.acquire().await;
         let row = sqlx::query!(
             r#"with younger as (
                    select t.id as token_id, t.team_id, t.name, t.generation, t.subject, c.id as chain_id,

@@ -17,11 +17,12 @@ mod token_view;
 mod tokens;
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio::sync::Semaphore;
 
 /// Where Postgres is; parsed from a URL.
 pub use sqlx::postgres::PgConnectOptions;
@@ -42,6 +43,9 @@ pub use token_view::{AttemptRow, ChainRow, ChainState, Letter, Replaced, TokenSt
 /// How long somebody who waits for Postgres alone waits at most.
 const PROMPT: Duration = Duration::from_secs(5);
 
+/// Connections that no hand-out uses; one of them listens.
+const KEPT_FREE: usize = 4;
+
 /// How long a connection may take to show that it still works.
 const PING: Duration = Duration::from_secs(1);
 
@@ -56,6 +60,8 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    /// Hand-outs that may use a connection at once: a stampede leaves some to what moves tokens on.
+    hand_out_room: Arc<Semaphore>,
 }
 
 /// Why a statement did not do what it says.
@@ -110,6 +116,19 @@ fn read_only_seen() {
 
 fn younger_than_read_only(age: Duration) -> bool {
     READ_ONLY.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|seen| age < seen.elapsed())
+}
+
+impl StoreError {
+    /// The same for another who waited for the same statement.
+    pub fn told_again(&self) -> Self {
+        let again = sqlx::Error::Protocol(self.to_string());
+        match self {
+            Self::Taken(constraint) => Self::Taken(constraint.clone()),
+            Self::InUse(constraint) => Self::InUse(constraint.clone()),
+            Self::Unavailable(_) => Self::Unavailable(again),
+            Self::Failed(_) => Self::Failed(again),
+        }
+    }
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -167,7 +186,8 @@ impl Store {
             let why = "the connection does not take the role token_broker_app: does a pooler drop the start-up options?";
             return Err(StoreError::Failed(sqlx::Error::Protocol(why.into())));
         }
-        Ok(Self { pool })
+        let hand_outs = usize::try_from(connections).unwrap_or(usize::MAX).saturating_sub(KEPT_FREE).max(1);
+        Ok(Self { pool, hand_out_room: Arc::new(Semaphore::new(hand_outs)) })
     }
 
     /// Whether Postgres answers and would take a write.
