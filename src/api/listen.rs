@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::{ApiState, Metrics};
 
 /// How long a connection may take to send its header.
-const HEADER_TIME: Duration = Duration::from_secs(10);
+const HEADER_TIME: Duration = Duration::from_secs(5);
 /// Longest header.
 const HEADER_LIMIT: usize = 16 * 1024;
 
