@@ -13,6 +13,7 @@ mod lost_answers;
 mod old_token;
 mod postgres;
 mod running_jobs;
+mod races;
 mod scoreboard;
 mod secrecy;
 mod settle;

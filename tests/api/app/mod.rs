@@ -53,8 +53,12 @@ impl TestApp {
 
     /// The same on this database.
     pub async fn start_on(database: TestDatabase) -> Self {
+        Self::start_at(database, Simulator::start(any_port(), None).await.expect("the simulator starts")).await
+    }
+
+    /// The same at a JFrog that others use too.
+    pub async fn start_at(database: TestDatabase, simulator: Simulator) -> Self {
         let master_keys = some_master_key("k1");
-        let simulator = Simulator::start(any_port(), None).await.expect("the simulator starts");
         let journal = tempfile::tempdir().expect("a directory");
         let running = serve::start(settings(&database, &simulator, &journal, &master_keys), None).await.expect("it starts");
         let platform = Client::new(&running, platform_key(&database, "root").await);

@@ -1,0 +1,141 @@
+//! Registrations and deletes that stop half-way: finished by whoever is left, or gone without a trace.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use token_broker::dev::simulator::{Fault, Filter, Route, Rule};
+
+use crate::app::{
+    Answer, Client, TestApp,
+    jfrog::{both_active, chain_ids},
+    process::Replica,
+};
+
+/// Recovery of this token waits for the test.
+pub(super) const NOT_YET: &str = "update jobs set due_at = 'infinity' where kind = 'settle'";
+
+/// Asks until the answer is none of those that only ask for patience.
+pub(super) async fn delete(client: &Client, name: &str) -> u16 {
+    for _ in 0..100 {
+        let answer = client.delete(&format!("/tokens/{name}")).await;
+        if ![409, 503].contains(&answer.status) {
+            return answer.status;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it cannot be deleted: {}", client.delete(&format!("/tokens/{name}")).await.text);
+}
+
+/// Until exactly these pairs live at JFrog, and no attempt is left.
+pub(super) async fn whole(app: &TestApp, what: &str, ours: &[String]) {
+    let mut alive = Vec::new();
+    for _ in 0..150 {
+        alive = app.alive();
+        if alive == ours && app.database.count("select count(*) from attempts").await == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let tokens: Vec<_> = app.simulator.tokens().into_iter().filter(|token| token.alive && !token.identity).collect();
+    panic!("{what}: {alive:?} live, ours are {ours:?}: {tokens:#?}");
+}
+
+async fn post(client: &Client, path: &str, body: &Value) -> Option<Answer> {
+    let request = client.request(Method::POST, path).header("idempotency-key", "the only one").json(body);
+    Answer::try_of(request.timeout(Duration::from_secs(15))).await.ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_is_finished_by_another_replica_wherever_the_first_one_died() {
+    // Before JFrog was called for a, with a lost, with a in a journal, between a and b, before JFrog was called for b, with b lost.
+    for fault in ["begun:kill", "answered:kill", "journaled:kill", "marked:kill", "begun:kill:2", "answered:kill:2"] {
+        let app = TestApp::start().await;
+        let journal = tempfile::tempdir().expect("a directory");
+        let dying = Replica::armed(&app, journal.path(), fault).await;
+        let identity_token = app.simulator.add_user("someone", false);
+        let body = json!({"name": "deploy", "reuse_for": 1, "identity_token": identity_token});
+        assert!(post(&dying.client(&app.admin), "/tokens", &body).await.is_none(), "{fault}: it died");
+        // The same request again, whoever answers it; what it brings is not needed: the first one's identity token is still there.
+        let again = json!({"name": "deploy", "reuse_for": 1, "identity_token": "not-needed"});
+        let mut answer = post(&app.admin, "/tokens", &again).await.expect("an answer");
+        for _ in 0..100 {
+            assert!([201, 409, 503].contains(&answer.status), "{fault}: {}", answer.text);
+            if answer.status == 201 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            answer = post(&app.admin, "/tokens", &again).await.expect("an answer");
+        }
+        answer.expect(201);
+        let token = app.token_until("deploy", "whole", both_active).await;
+        whole(&app, fault, &chain_ids(&token)).await;
+        assert_eq!(app.database.count("select count(*) from tokens where identity_token is not null").await, 0, "{fault}");
+        // Whatever is in the dead one's journal takes nobody's place.
+        let back = Replica::start(&app, journal.path(), "info").await;
+        let rotated = back.client(&app.admin).refresh("deploy", json!({"max_age": 0})).await.expect(200);
+        assert!(app.simulator.is_alive(rotated.access_token()), "{fault}");
+        whole(&app, fault, &chain_ids(&app.token_until("deploy", "whole", both_active).await)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_made_registration_whose_answer_was_lost_can_be_deleted() {
+    for lost_at in [0, 1] {
+        let app = TestApp::start().await;
+        let journal = tempfile::tempdir().expect("a directory");
+        if lost_at == 0 {
+            app.once(Fault::DropResponseAfterCommit, Route::Create);
+            app.register_with("deploy", json!({})).await.refused(503, "jfrog-unavailable");
+        } else {
+            let dying = Replica::armed(&app, journal.path(), "answered:kill:2").await;
+            let body = json!({"name": "deploy", "identity_token": app.simulator.add_user("someone", false)});
+            assert!(post(&dying.client(&app.admin), "/tokens", &body).await.is_none(), "it died");
+        }
+        app.database.run(NOT_YET).await;
+        assert_eq!(app.admin.get("/tokens/deploy").await.json["status"], "creating");
+        app.admin.delete("/tokens/deploy").await.refused(409, "busy");
+        assert_eq!(delete(&app.admin, "deploy").await, 204);
+        app.nothing_is_left_of("deploy").await;
+        app.register("deploy").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_that_died_after_jfrog_was_told_is_repeated_until_the_token_is_gone() {
+    let app = TestApp::start().await;
+    app.register("deploy").await;
+    let journal = tempfile::tempdir().expect("a directory");
+    let dying = Replica::armed(&app, journal.path(), "revoked:kill").await;
+    let request = dying.client(&app.admin).request(Method::DELETE, "/tokens/deploy");
+    assert!(Answer::try_of(request).await.is_err(), "it died");
+    assert_eq!(app.admin.get("/tokens/deploy").await.json["status"], "revoked");
+    app.ci.refresh("deploy", json!({})).await.refused(409, "token-lost");
+    assert_eq!(delete(&app.admin, "deploy").await, 204);
+    app.nothing_is_left_of("deploy").await;
+    let told = "select count(*) from audit_events where action = 'token.delete' and outcome = 'done'";
+    assert_eq!(app.database.count(told).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_ends_while_it_is_being_deleted_does_not_come_back() {
+    let app = TestApp::start().await;
+    let journal = tempfile::tempdir().expect("a directory");
+    // Its chains are there, and it holds still before it says so.
+    let slow = Replica::armed(&app, journal.path(), "marked:stall:2").await;
+    let body = json!({"name": "deploy", "identity_token": app.simulator.add_user("someone", false)});
+    let registering = tokio::spawn({
+        let client = slow.client(&app.admin);
+        async move { post(&client, "/tokens", &body).await.expect("an answer") }
+    });
+    app.token_until("deploy", "whole", both_active).await;
+    app.simulator.fault(Rule { route: Filter::Only(Route::Revoke), ..Rule::always(Fault::Unavailable) });
+    app.admin.delete("/tokens/deploy").await.refused(503, "jfrog-unavailable");
+    let answer = registering.await.expect("no panic");
+    assert_ne!(answer.status, 500, "{}", answer.text);
+    assert_eq!(app.admin.get("/tokens/deploy").await.json["status"], "revoked", "{}", answer.text);
+    app.ci.refresh("deploy", json!({})).await.refused(409, "token-lost");
+    app.simulator.clear_faults();
+    assert_eq!(delete(&app.admin, "deploy").await, 204);
+    app.nothing_is_left_of("deploy").await;
+}
