@@ -47,7 +47,10 @@ impl Broker {
         match view.state {
             // What the lost answer left at JFrog has our marker and no holder: it goes first.
             TokenState::Creating => {
-                self.sweep(&view, Duration::ZERO).await?;
+                if self.sweep(&view, Duration::ZERO).await? == Settled::Failed {
+                    // A registration given up now would leave behind what nobody looks for any more.
+                    return Ok(Settled::Later(self.timing.lease));
+                }
                 Ok(match self.build(team, token, &actor).await {
                     Ok(Built::Complete | Built::GivenUp(_)) => Settled::Done,
                     Ok(Built::Pending(_)) | Err(_) => Settled::Later(self.timing.lease),

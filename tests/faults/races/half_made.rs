@@ -102,6 +102,27 @@ async fn a_half_made_registration_whose_answer_was_lost_can_be_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_registration_is_not_given_up_before_what_it_left_at_jfrog_is_found() {
+    let app = TestApp::start().await;
+    app.once(Fault::DropResponseAfterCommit, Route::Create);
+    app.register_with("deploy", json!({"reuse_for": 1})).await.refused(503, "jfrog-unavailable");
+    let always = |fault, route| app.simulator.fault(Rule { route: Filter::Only(route), ..Rule::always(fault) });
+    always(Fault::Unavailable, Route::List);
+    always(Fault::RateLimited { retry_after: Some("1".into()) }, Route::Create);
+    let listed = |app: &TestApp| app.simulator.counters().get(&Route::List).map_or(0, |counter| counter.calls);
+    for _ in 0..100 {
+        if listed(&app) > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    app.simulator.clear_faults();
+    let token = settled(&app).await;
+    whole(&app, &token.text, &if token.status == 404 { Vec::new() } else { chain_ids(&token.json) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delete_that_died_after_jfrog_was_told_is_repeated_until_the_token_is_gone() {
     let app = TestApp::start().await;
     app.register("deploy").await;
@@ -138,4 +159,17 @@ async fn a_registration_that_ends_while_it_is_being_deleted_does_not_come_back()
     app.simulator.clear_faults();
     assert_eq!(delete(&app.admin, "deploy").await, 204);
     app.nothing_is_left_of("deploy").await;
+}
+
+/// Finished or given up: both are whole.
+async fn settled(app: &TestApp) -> Answer {
+    let mut token = app.admin.get("/tokens/deploy").await;
+    for _ in 0..150 {
+        if token.status == 404 || both_active(&token.json) && token.json["status"] == "active" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        token = app.admin.get("/tokens/deploy").await;
+    }
+    token
 }
