@@ -195,7 +195,9 @@ impl Broker {
             let Some(missing) = view.missing().filter(|_| !view.heal_refused) else {
                 return self.finish(&view, actor).await;
             };
-            match self.make_chain(&view, missing, "create", actor).await? {
+            // A pasted pair whose rotation is in the dark may be alive, and bears no marker: it is remembered until it is revoked.
+            let kind = if missing.generation == 0 { "create" } else { "heal" };
+            match self.make_chain(&view, missing, kind, actor).await? {
                 Ended::Committed | Ended::Superseded => {}
                 Ended::NotBegun => return Ok(Built::Pending("something else is under way for this token".to_owned())),
                 Ended::Unknown(detail) if first => return Ok(Built::Pending(detail)),

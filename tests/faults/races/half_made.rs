@@ -161,6 +161,22 @@ async fn a_registration_that_ends_while_it_is_being_deleted_does_not_come_back()
     app.nothing_is_left_of("deploy").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_died_around_its_rotation_leaves_nothing_alive_of_what_was_pasted() {
+    for fault in ["begun:kill", "marked:kill", "begun:kill:2", "prepared:kill:2"] {
+        let app = TestApp::start().await;
+        let pair = app.pair_made_by_hand("person").await;
+        let journal = tempfile::tempdir().expect("a directory");
+        let dying = Replica::armed(&app, journal.path(), fault).await;
+        let body = json!({"name": "deploy", "reuse_for": 1, "access_token": pair["access_token"],
+                          "refresh_token": pair["refresh_token"]});
+        assert!(post(&dying.client(&app.admin), "/tokens/import", &body).await.is_none(), "{fault}: it died");
+        let token = app.token_until("deploy", "whole", |token| both_active(token) && token["status"] == "active").await;
+        whole(&app, fault, &chain_ids(&token)).await;
+        assert!(!app.simulator.is_alive(pair["access_token"].as_str().expect("a token")), "{fault}");
+    }
+}
+
 /// Finished or given up: both are whole.
 async fn settled(app: &TestApp) -> Answer {
     let mut token = app.admin.get("/tokens/deploy").await;
