@@ -11,10 +11,10 @@ use super::{
 use crate::{
     actor::Actor,
     identity::{Action, Caller, Team},
-    jfrog::{Bearer, Pair, Reason},
+    jfrog::{Bearer, Pair, Reason, Revoked},
     names::Asked,
     secret::{AccessToken, RefreshToken},
-    store::{Letter, NewAttempt, TokenView},
+    store::{ChainState, Letter, NewAttempt, TokenView},
 };
 
 /// A pair to be adopted.
@@ -81,7 +81,9 @@ impl Broker {
                 Ended::NotBegun => return Ok(Built::Pending("something else is under way for this token".to_owned())),
                 Ended::NotSent(detail) => return Ok(Built::Pending(detail)),
                 Ended::Rejected(rejection) => {
-                    self.revoke_second(view).await?;
+                    if !self.revoke_second(view, actor).await? {
+                        return Ok(Built::Pending("JFrog could not be told that the second chain is not needed".to_owned()));
+                    }
                     let why = match rejection.reason {
                         Reason::RefreshTokenUnknown => RegisterError::RefreshTokenUnknown(rejection.message),
                         _ => refusal(rejection),
@@ -95,15 +97,21 @@ impl Broker {
         self.complete(view, actor).await
     }
 
-    /// An import that is given up leaves nothing of ours at JFrog; what was pasted is the person's own.
-    async fn revoke_second(&self, view: &TokenView) -> Result<(), BrokerError> {
+    /// An import that is given up leaves nothing of ours at JFrog; what was pasted is the person's own. `false`: JFrog could not be
+    /// told; the chain is not used any more, and the job goes on.
+    async fn revoke_second(&self, view: &TokenView, actor: &Actor) -> Result<bool, BrokerError> {
+        let mut complete = true;
         for chain in view.active().filter(|chain| chain.letter == Letter::B) {
             let bearer = Bearer::Access(self.open_access(view, chain).await?);
             if let Some((instance, id)) = self.jfrog.instance(Some(&view.instance)).zip(chain.jfrog_token_id.as_deref()) {
                 let revoked = self.jfrog.revoke(instance, &bearer, id).await;
                 tracing::info!(?revoked, jfrog_token_id = id, "revoked the second chain of an import that failed");
+                if !matches!(revoked, Revoked::Gone | Revoked::NotRevocable) {
+                    self.store.give_up_chain(view.team_id, chain, ChainState::Lost, actor).await?;
+                    complete = false;
+                }
             }
         }
-        Ok(())
+        Ok(complete)
     }
 }

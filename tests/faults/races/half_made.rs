@@ -177,6 +177,21 @@ async fn an_import_that_died_around_its_rotation_leaves_nothing_alive_of_what_wa
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_is_not_given_up_before_jfrog_was_told_that_its_second_chain_is_not_needed() {
+    let app = TestApp::start().await;
+    let pair = app.pair_made_by_hand("person").await;
+    app.once(Fault::RateLimited { retry_after: Some("1".into()) }, Route::Refresh);
+    app.simulator.fault(Rule { route: Filter::Only(Route::Revoke), ..Rule::always(Fault::Unavailable) });
+    let body = json!({"name": "deploy", "reuse_for": 1, "access_token": pair["access_token"],
+                      "refresh_token": pair["refresh_token"]});
+    app.admin.post("/tokens/import", body).await.refused(503, "jfrog-unavailable");
+    app.simulator.clear_faults();
+    let token = settled(&app).await;
+    let pasted = vec![pair["token_id"].as_str().expect("an id").to_owned()];
+    whole(&app, &token.text, &if token.status == 404 { pasted } else { chain_ids(&token.json) }).await;
+}
+
 /// Finished or given up: both are whole.
 async fn settled(app: &TestApp) -> Answer {
     let mut token = app.admin.get("/tokens/deploy").await;
