@@ -68,19 +68,13 @@ impl Broker {
         }
     }
 
-    /// Orphans by their markers first, while a chain can still list them; then each chain, with itself as bearer.
+    /// Orphans by their markers first, while a pair can still list them; then each pair, with itself as bearer. What was replaced
+    /// goes too: it may be another user's, whose orphans only it can see, and an imported one bears no marker.
     async fn revoke_everything(&self, view: &TokenView) -> Result<(), String> {
         let instance = self.jfrog.instance(Some(&view.instance)).ok_or_else(|| format!("{} is not configured", view.instance))?;
-        let mut chains = Vec::new();
-        for chain in view.chains.iter().filter(|chain| chain.access_token.is_some()) {
-            let token = self.open_access(view, chain).await.map_err(|error| error.to_string())?;
-            chains.push((Bearer::Access(token), chain.jfrog_token_id.as_deref()));
-        }
-        let identity =
-            self.open_identity(view).await.map_err(|error| error.to_string())?.map(|token| (Bearer::Identity(token), None));
-        chains.extend(identity);
-        let ours: Vec<&str> = chains.iter().filter_map(|(_, id)| *id).collect();
-        for (bearer, _) in &chains {
+        let pairs = self.pairs(view).await.map_err(|error| error.to_string())?;
+        let ours: Vec<&str> = pairs.iter().filter_map(|(_, id)| *id).collect();
+        for (bearer, _) in &pairs {
             if self.jfrog.me(instance, bearer).await != Vitality::Alive {
                 continue;
             }
@@ -91,14 +85,29 @@ impl Broker {
                     self.revoke_one(instance, bearer, &orphan.token_id).await?;
                 }
             }
-            break;
         }
-        for (bearer, id) in &chains {
+        for (bearer, id) in &pairs {
             if let Some(id) = id {
                 self.revoke_one(instance, bearer, id).await?;
             }
         }
         Ok(())
+    }
+
+    /// Everything of the token that may live at JFrog, with its id there; and the identity token of a half-made registration.
+    async fn pairs<'a>(&self, view: &'a TokenView) -> Result<Vec<(Bearer, Option<&'a str>)>, BrokerError> {
+        let mut pairs = Vec::new();
+        for chain in &view.chains {
+            if chain.access_token.is_some() {
+                pairs.push((Bearer::Access(self.open_access(view, chain).await?), chain.jfrog_token_id.as_deref()));
+            }
+            if let Some(replaced) = &chain.replaced {
+                let token = self.open_replaced(view, chain, replaced).await?;
+                pairs.push((Bearer::Access(token), Some(replaced.jfrog_token_id.as_str())));
+            }
+        }
+        pairs.extend(self.open_identity(view).await?.map(|token| (Bearer::Identity(token), None)));
+        Ok(pairs)
     }
 
     async fn revoke_one(&self, instance: &Instance, bearer: &Bearer, id: &str) -> Result<(), String> {

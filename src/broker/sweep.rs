@@ -46,7 +46,7 @@ impl Broker {
             asked: Asked::default(),
         };
         let Some(attempt) = self.store.begin_attempt(&new, &actor).await? else { return Ok(Settled::Later(BUSY)) };
-        let replaced = self.revoke_replaced(view, instance).await?;
+        let replaced = self.revoke_replaced(view, &attempt, instance, (began, min_age)).await?;
         let swept = match self.jfrog.list(instance, &bearer, &self.token_marker(view.id)).await {
             Ok(listed) => self.revoke_orphans(view, &attempt, (instance, &bearer), listed, (began, min_age)).await?,
             Err(detail) => {
@@ -55,16 +55,37 @@ impl Broker {
             }
         };
         self.end(attempt, Ending { chain_state: None, error: None, keep_lease: false, no_heal_for: None }, &actor).await;
-        Ok(if replaced { swept } else { Settled::Failed })
+        Ok(if replaced == Settled::Done { swept } else { replaced })
     }
 
     /// Revokes the pairs that were in the chains' places before, each with itself: they may be another user's, and an imported one
-    /// carries no marker. `false`: one is left.
-    async fn revoke_replaced(&self, view: &TokenView, instance: &Instance) -> Result<bool, BrokerError> {
-        let mut complete = true;
+    /// carries no marker. Before it goes, each one finds the orphans that only its user can see.
+    async fn revoke_replaced(
+        &self,
+        view: &TokenView,
+        attempt: &Attempt,
+        instance: &Instance,
+        age: (Instant, Duration),
+    ) -> Result<Settled, BrokerError> {
+        let ids: Vec<&str> =
+            view.chains.iter().filter_map(|chain| Some(chain.replaced.as_ref()?.jfrog_token_id.as_str())).collect();
+        let mut complete = Settled::Done;
         for chain in &view.chains {
             let Some(replaced) = &chain.replaced else { continue };
             let bearer = Bearer::Access(self.open_replaced(view, chain, replaced).await?);
+            let found = match self.jfrog.list(instance, &bearer, &self.token_marker(view.id)).await {
+                Ok(mut listed) => {
+                    listed.retain(|token| !ids.contains(&token.token_id.as_str()));
+                    self.revoke_orphans(view, attempt, (instance, &bearer), listed, age).await?
+                }
+                // A dead one can neither list nor be revoked.
+                Err(_) if self.jfrog.me(instance, &bearer).await == Vitality::Dead => Settled::Done,
+                Err(_) => Settled::Failed,
+            };
+            if found != Settled::Done {
+                complete = found;
+                continue;
+            }
             let revoked = self.jfrog.revoke(instance, &bearer, &replaced.jfrog_token_id).await;
             tracing::info!(token = view.name, jfrog_token_id = replaced.jfrog_token_id, ?revoked, "revoked what was replaced");
             // Refused may be dead already: then it cannot say so itself.
@@ -75,8 +96,9 @@ impl Broker {
             };
             if gone {
                 self.store.forget_replaced(view.team_id, chain.id, replaced).await?;
+            } else {
+                complete = Settled::Failed;
             }
-            complete &= gone;
         }
         Ok(complete)
     }
