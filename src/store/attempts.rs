@@ -166,17 +166,19 @@ impl Store {
         let done = sqlx::query_scalar!(
             r#"with held as (
                    -- Every statement that changes an attempt takes the token's row first: no two can wait for each other.
-                   select t.id, t.reuse_for from tokens t where (select in_team($1)) and t.id = $16 for no key update),
+                   select t.id, t.reuse_for, $12 in ('heal', 'recreate') as anew, t.subject is distinct from coalesce($13, t.subject) as moves
+                   from tokens t where (select in_team($1)) and t.id = $16 for no key update),
                moved as (
                    update chains set
-                          -- A new chain in place of an old one, which may still be in use.
-                          replaced_access_token = case when $12 in ('heal', 'recreate') then chains.access_token
-                                                       else chains.replaced_access_token end,
-                          replaced_generation = case when $12 in ('heal', 'recreate') then chains.generation
-                                                     else chains.replaced_generation end,
-                          replaced_jfrog_token_id = case when $12 in ('heal', 'recreate') then chains.jfrog_token_id
-                                                         else chains.replaced_jfrog_token_id end,
-                          sweep_after = case when $12 in ('heal', 'recreate') then greatest(chains.sweep_after, clock_timestamp()
+                          -- A new chain in place of an old one, which may still be in use. Where an earlier one is remembered still, that
+                          -- one may bear no marker or be another user's: this one, of the same user as the new, is found by its marker.
+                          replaced_access_token = case when held.anew and (held.moves or chains.replaced_jfrog_token_id is null)
+                                                       then chains.access_token else chains.replaced_access_token end,
+                          replaced_generation = case when held.anew and (held.moves or chains.replaced_jfrog_token_id is null)
+                                                     then chains.generation else chains.replaced_generation end,
+                          replaced_jfrog_token_id = case when held.anew and (held.moves or chains.replaced_jfrog_token_id is null)
+                                                         then chains.jfrog_token_id else chains.replaced_jfrog_token_id end,
+                          sweep_after = case when held.anew then greatest(chains.sweep_after, clock_timestamp()
                                              + make_interval(secs => protected_for(held.reuse_for, chains.refreshed_at, chains.expires_at)))
                                         else chains.sweep_after end,
                           state = 'active', resent = false, generation = chains.generation + 1, access_token = $4, refresh_token = $5,

@@ -73,3 +73,25 @@ async fn an_orphan_of_the_former_user_is_found_though_the_new_one_cannot_see_it(
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_replaced_twice_before_the_sweep_leaves_neither_pair_behind() {
+    // What has no marker, or is another user's, must be remembered; the other pair is found by its marker.
+    for moves in [&["successor", "successor"][..], &["successor", "user-of-deploy"]] {
+        let app = TestApp::start().await;
+        app.register_with("deploy", json!({"reuse_for": 1})).await.expect(201);
+        for user in moves {
+            recreate(&app, user).await;
+        }
+        assert_eq!(app.alive().len(), 6, "nothing is swept yet");
+        whole(&app, &moves.join(", "), &chain_ids(&app.admin.get("/tokens/deploy").await.json)).await;
+    }
+    let app = TestApp::start().await;
+    import(&app, json!({"reuse_for": 1})).await;
+    for _ in 0..2 {
+        app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
+    }
+    recreate(&app, "person").await;
+    assert_eq!(app.alive().len(), 5, "nothing is swept yet");
+    whole(&app, "imported", &chain_ids(&app.admin.get("/tokens/deploy").await.json)).await;
+}
