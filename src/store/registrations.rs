@@ -118,7 +118,7 @@ impl Store {
         sqlx::query!(
             r#"with done as (
                    update tokens set state = 'registered', identity_token = null, identity_token_until = null
-                   where (select in_team($1)) and id = $2 and (state = 'creating' or identity_token is not null)
+                   where (select in_team($1)) and id = $2 and (state = 'creating' or state = 'registered' and identity_token is not null)
                    returning id, team_id, name, generation),
                unscheduled as (
                    -- While a chain is missing, the job stays and sees to it.

@@ -141,15 +141,27 @@ async fn a_delete_that_died_after_jfrog_was_told_is_repeated_until_the_token_is_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registration_that_ends_while_it_is_being_deleted_does_not_come_back() {
     let app = TestApp::start().await;
-    let journal = tempfile::tempdir().expect("a directory");
-    // Its chains are there, and it holds still before it says so.
-    let slow = Replica::armed(&app, journal.path(), "marked:stall:2").await;
+    // Between its last look at the token and the moment that completes it, the delete comes.
+    app.database
+        .run(
+            "create function hold() returns trigger language plpgsql as $$ begin
+                 if current_query() like '%set state = ''registered''%' then perform pg_sleep(2); end if; return null; end $$;
+             create trigger hold before update on tokens for each statement execute function hold();",
+        )
+        .await;
     let body = json!({"name": "deploy", "identity_token": app.simulator.add_user("someone", false)});
     let registering = tokio::spawn({
-        let client = slow.client(&app.admin);
-        async move { post(&client, "/tokens", &body).await.expect("an answer") }
+        let admin = app.admin.clone();
+        async move { post(&admin, "/tokens", &body).await.expect("an answer") }
     });
-    app.token_until("deploy", "whole", both_active).await;
+    while app
+        .database
+        .count("select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()")
+        .await
+        == 0
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     app.simulator.fault(Rule { route: Filter::Only(Route::Revoke), ..Rule::always(Fault::Unavailable) });
     app.admin.delete("/tokens/deploy").await.refused(503, "jfrog-unavailable");
     let answer = registering.await.expect("no panic");
