@@ -38,23 +38,27 @@ pub struct Running {
 pub(super) async fn run(options: &ServeOptions) -> anyhow::Result<()> {
     telemetry::init(options.log_format == LogFormat::Json);
     let running = start(options.read()?, Some(Metrics::install()?)).await?;
+    // Before anyone is told that it is ready: from then on it may be asked to stop.
+    let asked = asked_to_stop();
     tracing::info!(listen = %running.listen, ops_listen = %running.ops_listen, "ready");
-    asked_to_stop().await;
+    asked.await;
     tracing::info!("stopping: what was begun is finished first");
     running.stop().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Until SIGTERM or SIGINT.
-pub async fn asked_to_stop() {
+/// Until SIGTERM or SIGINT; they are listened for from this call on.
+pub fn asked_to_stop() -> impl Future<Output = ()> {
     let terminate = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-    match terminate {
-        Ok((mut terminate, mut interrupt)) => {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    async move {
+        match terminate {
+            Ok((mut terminate, mut interrupt)) => {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            }
+            // Without signals nobody can ask; SIGKILL is survived anyway.
+            Err(_) => std::future::pending().await,
         }
-        // Without signals nobody can ask; SIGKILL is survived anyway.
-        Err(_) => std::future::pending().await,
     }
 }
 
