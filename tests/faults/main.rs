@@ -11,6 +11,7 @@ mod keep_alive;
 mod killed;
 mod lost_answers;
 mod old_token;
+mod orphans;
 mod postgres;
 mod running_jobs;
 mod races;

@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::Value;
-use token_broker::dev::simulator::{Fault, Route, Rule};
+use token_broker::dev::simulator::{Fault, Route, Rule, Simulator};
 
 use super::{Answer, Client, TestApp};
 
@@ -50,10 +50,7 @@ impl TestApp {
 
     /// A refreshable pair that a person made by hand.
     pub async fn pair_made_by_hand(&self, user: &str) -> Value {
-        let identity = self.simulator.add_user(user, false);
-        let person = Client::at(&self.simulator.url(), identity);
-        let form = [("refreshable", "true"), ("description", "made by hand")];
-        Answer::of(person.request(Method::POST, "/access/api/v1/tokens").form(&form)).await.expect(200).json
+        made_by_hand(&self.simulator, user, "made by hand").await.expect("an answer")
     }
 
     /// Fails the test if anything is left of a registration that was refused: here, or at JFrog.
@@ -68,6 +65,14 @@ impl TestApp {
             assert_eq!(self.alive(), Vec::<String>::new(), "asked at {at}");
         }
     }
+}
+
+/// A refreshable pair that a person made by hand, if JFrog's answer comes.
+pub async fn made_by_hand(simulator: &Simulator, user: &str, description: &str) -> Option<Value> {
+    let person = Client::at(&simulator.url(), simulator.identity_token(user));
+    let form = [("refreshable", "true"), ("description", description)];
+    let answer = Answer::try_of(person.request(Method::POST, "/access/api/v1/tokens").form(&form)).await.ok()?;
+    Some(answer.expect(200).json)
 }
 
 /// Whether both chains of a token work.
