@@ -167,7 +167,9 @@ impl Broker {
         match built {
             Built::Complete => {
                 let view = self.store.token_by_id(team.id, id).await?;
-                Ok(view.ok_or_else(|| BrokerError::NotFound("token: it was deleted meanwhile".to_owned()))?)
+                let view = view.ok_or_else(|| BrokerError::NotFound("token: it was deleted meanwhile".to_owned()))?;
+                // A delete came before it was complete: it never will be.
+                if view.state == TokenState::Revoked { Err(BrokerError::Busy.into()) } else { Ok(view) }
             }
             Built::GivenUp(why) => Err(why),
             Built::Pending(detail) => Err(RegisterError::Pending(detail)),
