@@ -243,8 +243,8 @@ impl Broker {
             }
         }
         let action = if view.imported { "token.import" } else { "token.create" };
-        self.store.forget_token(view.team_id, view.id, action, Some(&why.to_string()), actor).await?;
-        Ok(Built::GivenUp(why))
+        let gone = self.store.forget_token(view.team_id, view.id, action, Some(&why.to_string()), actor).await?;
+        Ok(if gone { Built::GivenUp(why) } else { Built::Pending("something else is under way for this token".to_owned()) })
     }
 }
 

@@ -54,18 +54,18 @@ impl Broker {
         let view = self.store.token_by_id(team.id, view.id).await?.ok_or_else(missing)?;
         let revoked = self.revoke_everything(&view).await;
         fault::point(Point::Revoked).await;
-        match revoked {
-            Ok(()) => Ok(self.store.forget_token(team.id, view.id, "token.delete", None, actor).await?),
-            Err(detail) if force => {
-                let reason = format!("forced; JFrog could not be told: {detail}");
-                Ok(self.store.forget_token(team.id, view.id, "token.delete", Some(&reason), actor).await?)
-            }
+        let reason = match revoked {
+            Ok(()) => None,
+            Err(detail) if force => Some(format!("forced; JFrog could not be told: {detail}")),
             Err(detail) => {
                 let error = Some(("revocation-failed", detail.clone()));
                 self.end(attempt, Ending { chain_state: None, error, keep_lease: false, no_heal_for: None }, actor).await;
-                Err(BrokerError::JfrogUnavailable { detail, retry_after: RETRY_AFTER })
+                return Err(BrokerError::JfrogUnavailable { detail, retry_after: RETRY_AFTER });
             }
-        }
+        };
+        let gone = self.store.forget_token(team.id, view.id, "token.delete", reason.as_deref(), actor).await?;
+        // Another delete was faster: it has the audit row.
+        if gone { Ok(()) } else { Err(missing()) }
     }
 
     /// Orphans by their markers first, while a pair can still list them; then each pair, with itself as bearer. What was replaced

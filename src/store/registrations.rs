@@ -185,14 +185,17 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets the registration and everything sealed in it. `reason`: why, where it was not a plain delete.
+    /// Forgets the registration and everything sealed in it. `reason`: why, where it was not a plain delete. `false`: another was
+    /// faster; or, where it is given up (any action but `token.delete`), it was completed or goes on: then nothing is forgotten.
     ///
     /// # Errors
     /// Postgres.
-    pub async fn forget_token(&self, team: Uuid, id: Uuid, action: &str, reason: Option<&str>, actor: &Actor) -> Result<()> {
-        sqlx::query!(
+    pub async fn forget_token(&self, team: Uuid, id: Uuid, action: &str, reason: Option<&str>, actor: &Actor) -> Result<bool> {
+        let done = sqlx::query!(
             r#"with gone as (
-                   delete from tokens where (select in_team($1)) and id = $2 returning id, team_id, name, generation),
+                   delete from tokens t where (select in_team($1)) and t.id = $2
+                     and ($4 = 'token.delete' or t.state = 'creating' and not exists (select 1 from attempts a where a.token_id = t.id))
+                   returning t.id, t.team_id, t.name, t.generation),
                unscheduled as (delete from jobs using gone where subject = gone.id)
                insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name, generation,
                                          request_id, address)
@@ -209,7 +212,8 @@ impl Store {
         .execute(&self.pool)
         .await?;
         // Whoever waits for the token finds it gone.
-        self.notify(id).await
+        self.notify(id).await?;
+        Ok(done.rows_affected() == 1)
     }
 
     /// Wakes who waits for the token on other replicas.
