@@ -58,7 +58,7 @@ async fn orphans_of_every_broker_are_found_and_nothing_of_anybody_else_is_touche
     at_rest(&held, &persons, &one.simulator).await;
     let orphans = orphans(&one.simulator);
     println!("{orphans} orphans of four tokens of three teams of two brokers, all found; {} pairs beside them", persons.len());
-    assert!(orphans >= CRASHES.len() * held.len(), "each crash leaves one: {orphans}");
+    assert!(orphans >= 2 * held.len(), "each crash with the answer in memory alone leaves one: {orphans}");
 
     // A delete finds by the same marks.
     held[0].admin.delete("/tokens/x").await.expect(204);
@@ -109,12 +109,15 @@ impl Held<'_> {
         let dying = Replica::armed(self.app, journal.path(), fault).await;
         let client = dying.client(&self.admin);
         let path = format!("/tokens/{}/refresh", self.name);
+        let mut died = false;
         for _ in 0..20 {
             let request = client.request(Method::POST, &path).json(&json!({"max_age": 0, "wait": 5}));
-            if Answer::try_of(request).await.is_err() {
+            died = died || Answer::try_of(request).await.is_err();
+            if died {
                 break;
             }
         }
+        assert!(died, "{fault}: {}", dying.log());
         self.whole().await;
         let mut back = Replica::start(self.app, journal.path(), "info").await;
         assert!(back.terminate(), "exit code 0");
