@@ -75,8 +75,11 @@ impl Broker {
         let pairs = self.pairs(view).await.map_err(|error| error.to_string())?;
         let ours: Vec<&str> = pairs.iter().filter_map(|(_, id)| *id).collect();
         for (bearer, _) in &pairs {
-            if self.jfrog.me(instance, bearer).await != Vitality::Alive {
-                continue;
+            match self.jfrog.me(instance, bearer).await {
+                Vitality::Alive => {}
+                Vitality::Dead => continue,
+                // It may be the only one that can see an orphan.
+                Vitality::Unknown => return Err("JFrog does not say what is alive".to_owned()),
             }
             for orphan in self.jfrog.list(instance, bearer, &self.token_marker(view.id)).await? {
                 let marked =

@@ -203,6 +203,18 @@ async fn an_import_is_not_given_up_before_jfrog_was_told_that_its_second_chain_i
     whole(&app, &token.text, &if token.status == 404 { pasted } else { chain_ids(&token.json) }).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_forgets_nothing_before_jfrog_told_what_an_answer_that_was_lost_left_there() {
+    let app = TestApp::start().await;
+    app.register("deploy").await;
+    app.once(Fault::DropResponseAfterCommit, Route::Refresh);
+    app.admin.refresh("deploy", json!({"max_age": 0, "wait": 1})).await.expect(200);
+    app.database.run(NOT_YET).await;
+    app.simulator.fault(Rule { times: Some(2), ..Rule::once(Fault::Unavailable, Route::Me) });
+    assert_eq!(delete(&app.admin, "deploy").await, 204);
+    app.nothing_is_left_of("deploy").await;
+}
+
 /// Finished or given up: both are whole.
 async fn settled(app: &TestApp) -> Answer {
     let mut token = app.admin.get("/tokens/deploy").await;
