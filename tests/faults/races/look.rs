@@ -94,7 +94,15 @@ impl World {
                 );
             }
         }
-        panic!("registered and dead: {missing:?}; alive and not registered: {left:#?}");
+        let ids: Vec<String> = left.iter().filter_map(|token| Some(format!("'{}'", marker_of(&token.description)?.1))).collect();
+        let trail = format!(
+            "select coalesce(string_agg(concat_ws(' ', at, token_name, token_id, action, outcome, reason, jfrog_token_id, detail),
+                                        chr(10) order by id), 'none') from audit_events
+             where token_id::text = any(array[{}]::text[]) and action <> 'token.hand_out'",
+            ids.join(",")
+        );
+        let trail = self.app.database.text(&trail).await;
+        panic!("registered and dead: {missing:?}; alive and not registered: {left:#?}\ntheir trail: {trail}");
     }
 
     /// A pair that nobody adopted, or whose import was given up, is the person's own still.
