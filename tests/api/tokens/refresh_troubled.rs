@@ -135,7 +135,7 @@ async fn a_lost_answer_leaves_the_current_token_and_is_healed() {
     let app = TestApp::start().await;
     app.register_with("deploy", json!({"reuse_for": 60})).await.expect(201);
     let before = app.ci.refresh("deploy", json!({})).await.expect(200);
-    app.let_pass(61).await;
+    app.let_pass(70).await;
     app.once(Fault::DropResponseAfterCommit, Route::Refresh);
     let answer = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_eq!(answer.json["warnings"], json!(["refresh-uncertain"]));
