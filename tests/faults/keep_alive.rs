@@ -15,7 +15,7 @@ async fn an_idle_token_of_one_day_survives_a_long_holiday() {
     let mut rotations = 0;
     // Fifteen days, six hours at a time.
     for _ in 0..60 {
-        app.let_pass(21_600).await;
+        app.let_pass(21_620).await;
         app.keep_alive_now().await;
         rotations = rotations.max(app.simulator.refreshes());
         let alive = "select count(*) from chains where state = 'active' and expires_at > now() + interval '1 hour'";

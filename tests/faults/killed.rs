@@ -47,6 +47,7 @@ struct World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_at_any_moment_every_token_can_be_rotated_for_real() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let kills: usize = env::var("KILLS").ok().map_or(ROUND, |kills| kills.parse().expect("KILLS: a number"));
     let began = Instant::now();
     let world = World::new().await;
@@ -64,7 +65,9 @@ async fn after_kill_9_at_any_moment_every_token_can_be_rotated_for_real() {
             world.app.simulator.refreshes(),
             began.elapsed().as_secs()
         );
-        assert!(in_the_dark > 0 && world.app.simulator.refreshes() > killed / 2, "it hit refreshes at work");
+        let least = killed / 10;
+        let hit = usize::try_from(in_the_dark).expect("few");
+        assert!(hit > least && world.app.simulator.refreshes() > least, "it hit refreshes at work");
     }
 }
 
@@ -148,8 +151,7 @@ impl World {
             let request = request.json(&json!({"max_age": 0, "wait": 1})).timeout(Duration::from_secs(5));
             match Answer::try_of(request).await {
                 Ok(answer) if answer.status == 200 => self.check(token, &answer),
-                // 401: another test's replica was given a dead one's port.
-                Ok(answer) => assert!([503, 409, 401].contains(&answer.status), "{}", answer.text),
+                Ok(answer) => assert!([503, 409].contains(&answer.status), "{}", answer.text),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }

@@ -22,3 +22,7 @@ mod stalled;
 mod stampede;
 mod start_up;
 mod user_rejected;
+
+/// Held by tests that need the machine for themselves: a process that gets no processor for a second or two looks like one that
+/// died, which is another test's subject.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

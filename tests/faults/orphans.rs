@@ -27,6 +27,7 @@ struct Held<'a> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orphans_of_every_broker_are_found_and_nothing_of_anybody_else_is_touched() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let one = TestApp::start().await;
     let other = TestApp::start_at(TestDatabase::new().await, one.simulator.clone()).await;
     one.platform.post("/teams", json!({"name": "billing"})).await.expect(201);

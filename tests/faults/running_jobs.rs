@@ -33,6 +33,7 @@ struct World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_job_is_broken_under_load_kills_and_lost_answers() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let mut app = TestApp::start().await;
     for token in 0..TOKENS {
         app.register_with(&name(token), json!({"reuse_for": REUSE_FOR.as_secs()})).await.expect(201);

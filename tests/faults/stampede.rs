@@ -4,16 +4,12 @@ use std::{collections::HashSet, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tokio::sync::Mutex;
 
 use crate::app::{Answer, TestApp, process::Replica};
 
-/// One stampede a time: a caller that gets no processor for long looks like one that says nothing.
-static ALONE: Mutex<()> = Mutex::const_new(());
-
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_callers_cause_one_refresh_twenty_times_of_twenty() {
-    let _alone = ALONE.lock().await;
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let app = TestApp::start().await;
     app.register("deploy").await;
     for round in 1..=20 {
@@ -33,7 +29,7 @@ async fn five_thousand_callers_of_three_replicas_cause_one_refresh_and_are_all_a
     const CALLERS: usize = 5_000;
     /// Requests that one connection carries at once.
     const STREAMS: usize = 100;
-    let _alone = ALONE.lock().await;
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let mut app = TestApp::start().await;
     app.register("deploy").await;
     app.stop().await;

@@ -33,7 +33,7 @@ impl TestApp {
     /// The keep-alive of all tokens is due, and has had its turn when this returns.
     pub async fn keep_alive_now(&self) {
         self.database.run("update jobs set due_at = now() where kind = 'keep-alive'").await;
-        for _ in 0..100 {
+        for _ in 0..1_000 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             // Taken, a job is held for a lease; done, it is put off for longer or for a second.
             let waiting = "select count(*) from jobs where kind = 'keep-alive' and due_at <= now() + interval '3 s'";

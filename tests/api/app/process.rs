@@ -46,13 +46,16 @@ impl Replica {
 
     /// The same with more variables; the error is what it said before it gave up.
     pub async fn launch(app: &TestApp, journal: &Path, variables: &[(&str, &str)]) -> Result<Self, String> {
+        // An address of its own: who asks a dead one must not reach another test's, which was given its port.
+        let [a, b, c] = rand::random::<[u8; 3]>();
+        let address = format!("127.{}.{b}.{c}:0", a.clamp(1, 254));
         let mut child = Command::new(env!("CARGO_BIN_EXE_token-broker"))
             .arg("serve")
             .env_clear()
             .env("DATABASE_URL", app.database.url())
             .env("TOKEN_BROKER_MASTER_KEYS", &app.master_keys)
             .env("TOKEN_BROKER_JFROG_URL", app.simulator.url())
-            .env("TOKEN_BROKER_LISTEN", "127.0.0.1:0")
+            .env("TOKEN_BROKER_LISTEN", address)
             .env("TOKEN_BROKER_OPS_LISTEN", "127.0.0.1:0")
             .env("TOKEN_BROKER_JOURNAL_DIR", journal)
             .env("TOKEN_BROKER_JFROG_TIMEOUT_SECONDS", "2")

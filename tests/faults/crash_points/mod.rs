@@ -23,16 +23,19 @@ const LANES: usize = 10;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_crash_point_a_replica_costs_no_token() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     all(Action::Kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_at_any_crash_point_costs_no_token() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     all(Action::Panic).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_at_any_crash_point_a_replica_costs_no_token_and_harms_nothing_when_it_wakes_up() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     all(Action::Stall).await;
 }
 

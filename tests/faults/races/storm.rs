@@ -50,6 +50,7 @@ pub(super) struct World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn admins_callers_and_crashes_race_and_every_name_comes_out_whole() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let began = Instant::now();
     let world = World::new().await;
     let replicas = world.play().await;

@@ -22,6 +22,7 @@ const BROKERS_AT_ONCE: usize = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_the_same_faults_every_plain_strategy_loses_tokens_and_the_broker_loses_none() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let rounds = schedule::rounds();
     // curl and a command line are a new process each time: no connection is used twice.
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
