@@ -26,3 +26,19 @@ create function protected_for(reuse_for integer, refreshed_at timestamptz, expir
 language sql immutable as
 $$ select reuse + least(15, reuse / 10) from effective_reuse_for(reuse_for, refreshed_at, expires_at) as reuse $$;
 comment on function protected_for is 'effective_reuse_for and a margin, seconds: a pair may still be on its way to a caller when another takes its place';
+
+create index tokens_refused_users on tokens (instance, subject) where last_error_kind = 'jfrog-unauthenticated';
+create function user_refused_at(of_instance text, of_subject text) returns timestamptz language sql stable security definer as
+$$ select max(t.last_error_at) from tokens t
+   where t.instance = of_instance and t.subject = of_subject and t.last_error_kind = 'jfrog-unauthenticated' $$;
+comment on function user_refused_at is 'when JFrog last answered 401 for this user, whichever token of whichever team it was: JFrog locks users, not tokens';
+
+do $$
+begin
+    execute format('grant create on schema %I to token_broker_lookup', current_schema());
+    execute format('alter function user_refused_at(text, text) set search_path = %I, pg_temp', current_schema());
+    revoke all on function user_refused_at(text, text) from public;
+    grant execute on function user_refused_at(text, text) to token_broker_app;
+    alter function user_refused_at(text, text) owner to token_broker_lookup;
+    execute format('revoke create on schema %I from token_broker_lookup', current_schema());
+end $$;

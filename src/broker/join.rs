@@ -197,12 +197,14 @@ impl Broker {
     }
 }
 
-/// JFrog locks users after repeated bad credentials: after a 401 nothing is tried for a while.
+/// JFrog locks users after repeated bad credentials: after a 401 nothing is tried for a while, with no token of that user.
 pub(super) fn locked_out(view: &TokenView) -> Option<Advance> {
-    let (at, kind, detail) = view.last_error.as_ref()?;
-    let passed = Duration::try_from(view.now - *at).unwrap_or(Duration::ZERO);
-    let retry_after = AFTER_UNAUTHENTICATED.checked_sub(passed).filter(|_| kind == "jfrog-unauthenticated")?;
-    Some(Advance::Unavailable { detail: detail.clone(), retry_after })
+    let own = view.last_error.as_ref().filter(|(_, kind, _)| kind == "jfrog-unauthenticated");
+    let at = own.map(|(at, ..)| *at).max(view.user_refused_at)?;
+    let passed = Duration::try_from(view.now - at).unwrap_or(Duration::ZERO);
+    let retry_after = AFTER_UNAUTHENTICATED.checked_sub(passed)?;
+    let detail = own.map_or_else(|| "JFrog refused this token's user just now".to_owned(), |(_, _, detail)| detail.clone());
+    Some(Advance::Unavailable { detail, retry_after })
 }
 
 /// Whether the chain is a pasted one, rotated once by the import and not made anew since.

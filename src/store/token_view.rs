@@ -98,6 +98,8 @@ pub struct TokenView {
     pub rejections: i32,
     /// Since when.
     pub rejected_since: Option<OffsetDateTime>,
+    /// When JFrog last answered 401 for this user, be it for another token.
+    pub user_refused_at: Option<OffsetDateTime>,
     /// `(at, kind, detail)`.
     pub last_error: Option<(OffsetDateTime, String, String)>,
     /// When it was registered.

@@ -72,3 +72,35 @@ async fn a_chain_that_was_revoked_at_jfrog_is_noticed_within_a_day_and_made_anew
     let now = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert!(app.simulator.is_alive(now.access_token()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_401_no_token_of_that_user_is_tried_for_five_minutes_whosever_it_is() {
+    let app = TestApp::start().await;
+    app.no_keep_alive().await;
+    app.platform.post("/teams", json!({"name": "search"})).await.expect(201);
+    let search = app.team_key("search", "admin", json!({"role": "admin"})).await;
+    for (admin, name) in [(&app.admin, "one"), (&app.admin, "two"), (&search, "one")] {
+        let identity_token = app.simulator.add_user("shared", false);
+        admin.post("/tokens", json!({"name": name, "identity_token": identity_token})).await.expect(201);
+    }
+    let other = app.simulator.add_user("other", false);
+    app.admin.post("/tokens", json!({"name": "of-another", "identity_token": other})).await.expect(201);
+    app.no_keep_alive().await;
+    app.simulator.disable("shared");
+    app.let_pass(21_700).await;
+    let before = app.asked_for_pairs();
+    for (admin, name) in [(&app.admin, "one"), (&app.admin, "two"), (&search, "one"), (&app.admin, "one")] {
+        let handed = admin.refresh(name, json!({})).await.expect(200);
+        assert_eq!(handed.json["warnings"], json!(["jfrog-unavailable"]), "{name}");
+    }
+    assert_eq!(app.asked_for_pairs() - before, 1, "one bad credential in five minutes");
+    assert_eq!(app.admin.refresh("of-another", json!({})).await.expect(200).json["refreshed"], true);
+    app.let_pass(301).await;
+    search.refresh("one", json!({})).await.expect(200);
+    assert_eq!(app.asked_for_pairs() - before, 3);
+    app.simulator.enable("shared");
+    app.let_pass(301).await;
+    for (admin, name) in [(&app.admin, "one"), (&app.admin, "two"), (&search, "one")] {
+        assert_eq!(admin.refresh(name, json!({})).await.expect(200).json["refreshed"], true, "{name}");
+    }
+}
