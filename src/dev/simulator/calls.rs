@@ -120,6 +120,10 @@ impl CallLog {
         self.counters.get(&Route::Refresh).map_or(0, |c| c.committed)
     }
 
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.values().sum()
+    }
+
     pub(super) fn max_in_flight(&self) -> usize {
         self.max_in_flight
     }

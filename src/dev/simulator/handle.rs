@@ -138,6 +138,11 @@ impl Simulator {
         self.state().calls.refreshes()
     }
 
+    /// Refreshes that have arrived and are not answered yet.
+    pub fn refreshes_in_flight(&self) -> usize {
+        self.state().calls.in_flight()
+    }
+
     /// The most calls that ever were refreshing one refresh token at the same time.
     pub fn max_refreshes_in_flight(&self) -> usize {
         self.state().calls.max_in_flight()
