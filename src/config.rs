@@ -1,12 +1,17 @@
 //! Settings: every one is a flag and an environment variable; `X_FILE` may replace any secret `X`. Read by `cli` alone.
 
+mod identities;
+
 use std::{fs, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::{broker::Timing, crypto::MasterKeys, jfrog::Instance, names::Name, outbound, store::PgConnectOptions};
+pub use identities::Identities;
+
+use self::identities::IdentityOptions;
+use crate::{api::Rates, broker::Timing, crypto::MasterKeys, jfrog::Instance, names::Name, outbound, store::PgConnectOptions};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -81,6 +86,8 @@ pub struct ServeOptions {
     /// Networks whose `X-Forwarded-For` is believed, comma separated.
     #[arg(long, env = "TOKEN_BROKER_TRUSTED_PROXIES", value_delimiter = ',', value_name = "NETWORKS")]
     trusted_proxies: Vec<IpNet>,
+    #[command(flatten)]
+    identities: IdentityOptions,
     /// Makes a copied or restored database an installation of its own, which may spend the tokens in it. Only ever given by hand.
     #[arg(long)]
     adopt: bool,
@@ -121,6 +128,10 @@ pub struct Settings {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whose identities are trusted.
+    pub identities: Identities,
+    /// How much one credential and one address may ask.
+    pub rates: Rates,
     /// Whether a copy becomes an installation of its own.
     pub adopt: bool,
 }
@@ -186,6 +197,8 @@ impl ServeOptions {
             timing,
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             trusted_proxies: self.trusted_proxies.clone(),
+            identities: self.identities.read()?,
+            rates: self.identities.rates(),
             adopt: self.adopt,
         })
     }

@@ -75,17 +75,7 @@ impl TokenPattern {
 
     /// Whether `name` is covered.
     pub fn matches(&self, name: &str) -> bool {
-        let mut parts = self.0.split('*');
-        let head = parts.next().unwrap_or_default();
-        let Some(mut rest) = name.strip_prefix(head) else { return false };
-        let mut parts: Vec<&str> = parts.collect();
-        let Some(tail) = parts.pop() else { return rest.is_empty() };
-        for part in parts {
-            // The leftmost match leaves the most for what follows, so trying no other loses nothing.
-            let Some(at) = rest.find(part) else { return false };
-            rest = &rest[at + part.len()..];
-        }
-        rest.ends_with(tail)
+        glob(&self.0, name)
     }
 
     /// Whether every name this pattern covers is covered by `wider` too. Sound, not complete: a `*` here is matched only by a
@@ -98,6 +88,21 @@ impl TokenPattern {
     pub fn like(&self) -> String {
         self.0.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_").replace('*', "%")
     }
+}
+
+/// Whether `text` is the pattern, in which `*` stands for any run of characters; anchored at both ends.
+pub fn glob(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let head = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(head) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(tail) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        // The leftmost match leaves the most for what follows, so trying no other loses nothing.
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(tail)
 }
 
 impl TryFrom<String> for TokenPattern {

@@ -1,13 +1,19 @@
 //! The extractor that authenticates.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRequestParts, Query},
     http::{StatusCode, header, request::Parts},
 };
 
-use super::{ApiState, problem::Problem, request::Context};
+use super::{
+    ApiState,
+    extract::TeamParameter,
+    limits::TooMany,
+    problem::Problem,
+    request::{Context, Stranger},
+};
 use crate::{
     actor::Actor,
     broker::BrokerError,
@@ -26,9 +32,16 @@ impl FromRequestParts<ApiState> for Authenticated {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        let credential = bearer(parts)?;
-        let caller = state.broker.authentication().authenticate(&credential).await.map_err(refused)?;
         let context = parts.extensions.get::<Context>().ok_or_else(|| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
+        let credential = bearer(parts)?;
+        let team = team_named(parts);
+        let found = state.broker.authentication().authenticate(&credential, &context.nobody()).await;
+        let caller = match found {
+            Ok(caller) => caller,
+            Err(error) => return Err(refused(error, state, context, team.as_deref()).await),
+        };
+        state.limits.credential(caller.credential_sha256()).await.map_err(too_many)?;
+        let caller = team.map_or_else(|| Arc::clone(&caller), |team| Arc::new(caller.in_team(&team)));
         // Set once a request; a second extraction of the same request finds the same caller.
         drop(context.caller.set(Arc::clone(&caller)));
         let actor = caller.actor(Some(context.request_id.clone()), context.address.map(|address| address.to_string()));
@@ -49,9 +62,30 @@ fn bearer(parts: &Parts) -> Result<PresentedCredential, Problem> {
     Ok(PresentedCredential::new(credential.trim()))
 }
 
-fn refused(error: Unauthenticated) -> Problem {
-    match error {
-        Unauthenticated::Store(error) => BrokerError::Store(error).into(),
-        other => Problem::unauthenticated(other),
+/// The team that the request is about: a CI identity may be let in by several.
+fn team_named(parts: &Parts) -> Option<Cow<'_, str>> {
+    if let Some(rest) = parts.uri.path().strip_prefix("/teams/") {
+        return rest.split('/').next().map(Cow::Borrowed);
     }
+    Query::<TeamParameter>::try_from_uri(&parts.uri).ok()?.0.team.map(Cow::Owned)
+}
+
+async fn refused(error: Unauthenticated, state: &ApiState, context: &Context, team: Option<&str>) -> Problem {
+    let key = match error {
+        Unauthenticated::Store(error) => return BrokerError::Store(error).into(),
+        Unauthenticated::WrongSecret(ref id) => Some(id.as_str()),
+        _ => None,
+    };
+    if let Err(too_often) = state.limits.failure(context.address, key).await {
+        return too_many(too_often).because(error);
+    }
+    let Unauthenticated::NoRule(refused) = &error else { return Problem::unauthenticated(error) };
+    let (team, why) = refused.concerns(team).unzip();
+    drop(context.stranger.set(Stranger { who: Arc::clone(&refused.who), team }));
+    Problem::unauthenticated(why.map_or_else(|| error.to_string(), |why| format!("{error}: {why}")))
+}
+
+pub(super) fn too_many(TooMany(wait): TooMany) -> Problem {
+    let detail = "Too many requests with this credential or from this address: wait as Retry-After says.";
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Rate limited", detail).retry_after(wait)
 }

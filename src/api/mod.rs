@@ -6,12 +6,14 @@ mod examples;
 mod extract;
 mod health;
 mod key;
+mod limits;
 mod listen;
 mod metrics;
 mod page;
 mod platform_keys;
 mod problem;
 mod request;
+mod sessions;
 mod teams;
 mod tokens;
 mod validation;
@@ -20,21 +22,20 @@ mod whoami;
 use std::sync::Arc;
 
 use axum::{Router, middleware};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use docs::openapi_json;
+pub use limits::Rates;
 pub use listen::Listeners;
 pub use metrics::Metrics;
 
+use self::limits::Limits;
 use crate::broker::Broker;
 
 /// Requests under way at once; a waiting caller is one.
 const CONCURRENCY: usize = 10_000;
-/// Audit rows a minute for refusals of nobody in particular: a flood of bad credentials must not fill the table.
-const AUDITED_STRANGERS: u32 = 60;
 
 /// What handlers work with.
 #[derive(Clone, Debug)]
@@ -43,18 +44,17 @@ pub struct ApiState {
     /// Networks whose `X-Forwarded-For` is believed.
     trusted_proxies: Arc<[IpNet]>,
     room: Arc<Semaphore>,
-    strangers: Arc<DefaultDirectRateLimiter>,
+    limits: Limits,
 }
 
 impl ApiState {
     /// Over this broker.
-    pub fn new(broker: Broker, trusted_proxies: Vec<IpNet>) -> Self {
-        let quota = Quota::per_minute(std::num::NonZeroU32::new(AUDITED_STRANGERS).expect("it is not zero"));
+    pub fn new(broker: Broker, trusted_proxies: Vec<IpNet>, rates: Rates) -> Self {
         Self {
             broker,
             trusted_proxies: trusted_proxies.into(),
             room: Arc::new(Semaphore::new(CONCURRENCY)),
-            strangers: Arc::new(RateLimiter::direct(quota)),
+            limits: Limits::new(rates),
         }
     }
 }
@@ -71,6 +71,15 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(teams::get_team, teams::delete_team))
         .routes(routes!(teams::keys::list_keys, teams::keys::create_key))
         .routes(routes!(teams::keys::delete_key))
+        .routes(routes!(teams::trust_rules::list_trust_rules, teams::trust_rules::create_trust_rule))
+        .routes(routes!(
+            teams::trust_rules::get_trust_rule,
+            teams::trust_rules::replace_trust_rule,
+            teams::trust_rules::delete_trust_rule
+        ))
+        .routes(routes!(teams::explain::explain_trust_rules))
+        .routes(routes!(sessions::create_session))
+        .routes(routes!(sessions::end_session))
         .routes(routes!(platform_keys::list_platform_keys, platform_keys::create_platform_key))
         .routes(routes!(platform_keys::delete_platform_key))
         .routes(routes!(whoami::whoami))

@@ -207,6 +207,9 @@ impl From<BrokerError> for Problem {
                 Self::new(StatusCode::CONFLICT, "team-in-use", "Team in use", "The team still has tokens: delete them first.")
             }
             BrokerError::Invalid { field, message } => Self::invalid(vec![FieldError { field: field.to_owned(), message }]),
+            BrokerError::InvalidFields(fields) => {
+                Self::invalid(fields.into_iter().map(|(field, message)| FieldError { field, message }).collect())
+            }
             BrokerError::Store(StoreError::Unavailable(_)) => {
                 tracing::warn!(error = reason, "Postgres is not available");
                 let detail = "The database cannot be reached: nothing was changed or spent.";

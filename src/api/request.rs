@@ -15,8 +15,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{ApiState, problem::Problem};
-use crate::{actor::Actor, identity::Caller, store::Event};
+use super::{ApiState, caller::too_many, problem::Problem};
+use crate::{
+    actor::Actor,
+    identity::{Caller, Team},
+    store::Event,
+};
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -26,6 +30,22 @@ pub(super) struct Context {
     pub request_id: String,
     pub address: Option<IpAddr>,
     pub caller: Arc<OnceLock<Arc<Caller>>>,
+    pub stranger: Arc<OnceLock<Stranger>>,
+}
+
+/// A verified identity that no rule lets in, and the team that should hear of it.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    pub who: Arc<Caller>,
+    pub team: Option<Team>,
+}
+
+impl Context {
+    /// Whoever it is: not known yet.
+    pub(super) fn nobody(&self) -> Actor {
+        let (request_id, address) = (Some(self.request_id.clone()), self.address.map(|address| address.to_string()));
+        Actor { name: "nobody".to_owned(), recognised_by: serde_json::json!({}), request_id, address }
+    }
 }
 
 /// Runs a request and sees to what every answer needs.
@@ -35,6 +55,7 @@ pub(super) async fn around(State(state): State<ApiState>, mut request: Request, 
         request_id: request_id(request.headers()),
         address: peer.map(|peer| client_address(&state, peer, request.headers())),
         caller: Arc::default(),
+        stranger: Arc::default(),
     };
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
     let action = format!("{} {route}", request.method());
@@ -46,7 +67,9 @@ pub(super) async fn around(State(state): State<ApiState>, mut request: Request, 
     // Who operates the service must see it when it is full, too.
     let unbounded = route.starts_with("/health/") || route == "/metrics";
     let room = if unbounded { Ok(None) } else { Arc::clone(&state.room).try_acquire_owned().map(Some) };
+    let within_limits = if unbounded { Ok(()) } else { state.limits.request(context.address).await };
     let response = match room {
+        _ if let Err(too_often) = within_limits => too_many(too_often).into_response(),
         Err(_) => Problem::of_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),
         Ok(_) if in_query => {
             Problem::malformed("Credentials in the query string are refused: they end up in logs.").into_response()
@@ -108,14 +131,19 @@ async fn audit(state: &ApiState, context: &Context, action: String, token_name: 
     }
     let address = context.address.map(|address| address.to_string());
     let request_id = Some(context.request_id.clone());
-    let (actor, team) = match context.caller.get() {
-        Some(caller) => (caller.actor(request_id, address), caller.team().map(|team| team.id)),
-        None if problem.status != StatusCode::UNAUTHORIZED || state.strangers.check().is_err() => return,
-        None => {
-            let recognised_by = serde_json::json!({});
-            (Actor { name: "nobody".to_owned(), recognised_by, request_id, address }, None)
+    let sampled = problem.status == StatusCode::TOO_MANY_REQUESTS || context.caller.get().is_none();
+    if sampled && !state.limits.audited(context.address).await {
+        return;
+    }
+    let (actor, team) = match (context.caller.get(), context.stranger.get()) {
+        (Some(caller), _) => (caller.actor(request_id, address), caller.team()),
+        (None, Some(stranger)) => (stranger.who.actor(request_id, address), stranger.team.as_ref()),
+        (None, None) if [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS].contains(&problem.status) => {
+            (context.nobody(), None)
         }
+        (None, None) => return,
     };
+    let team = team.map(|team| team.id);
     let reason = format!("{}: {}", problem.slug, problem.reason).chars().filter(|c| !c.is_control()).take(500).collect();
     let event = Event { team, action, reason, token_name };
     if let Err(error) = state.broker.audit_refusal(&event, &actor).await {
@@ -149,11 +177,23 @@ fn client_address(state: &ApiState, peer: IpAddr, headers: &HeaderMap) -> IpAddr
 fn token_name(path: &str) -> Option<String> {
     let name = path.strip_prefix("/tokens/")?.split('/').next()?;
     // A key that was pasted in the wrong place must not end up in the audit.
-    (!name.is_empty() && !name.starts_with("tbk_")).then(|| name.chars().take(63).collect())
+    let credential = ["tbk_", "tbs_", "eyJ"].iter().any(|start| name.starts_with(start));
+    (!name.is_empty() && !credential).then(|| name.chars().take(63).collect())
 }
 
 fn has_credential(query: &str) -> bool {
-    const NAMES: [&str; 7] = ["access_token", "refresh_token", "identity_token", "token", "api_key", "key", "authorization"];
+    const NAMES: [&str; 10] = [
+        "access_token",
+        "refresh_token",
+        "identity_token",
+        "id_token",
+        "token",
+        "jwt",
+        "session",
+        "api_key",
+        "key",
+        "authorization",
+    ];
     let names = query.split('&').filter_map(|pair| pair.split('=').next());
     names.into_iter().any(|name| NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))
 }

@@ -46,6 +46,9 @@ pub enum BrokerError {
         /// What is wrong with it.
         message: String,
     },
+    /// Fields of the request, and what is wrong with each.
+    #[error("{}", .0.iter().map(|(field, message)| format!("{field}: {message}")).collect::<Vec<_>>().join("; "))]
+    InvalidFields(Vec<(String, String)>),
     /// A team that still has tokens.
     #[error("the team still has tokens")]
     TeamInUse,

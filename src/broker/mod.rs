@@ -13,6 +13,7 @@ mod join;
 mod keep_alive;
 mod keys;
 mod marker;
+mod page;
 mod platform;
 mod recreate;
 mod refresh;
@@ -20,9 +21,11 @@ mod rejected;
 mod replay;
 mod rotate;
 mod sealing;
+mod sessions;
 mod settle;
 mod sweep;
 mod tokens;
+mod trust_rules;
 mod worker;
 
 use std::{
@@ -44,6 +47,8 @@ pub use keys::Keys;
 pub use platform::NewKey;
 pub use recreate::RecreateToken;
 pub use refresh::{Ask, HandedOut, Warning};
+pub use sessions::Begun;
+pub use trust_rules::{ExplainOf, Explained, Explanation, TrustRule};
 
 use crate::{
     identity::Authentication,
@@ -110,11 +115,19 @@ impl std::ops::Deref for Broker {
 
 impl Broker {
     /// Wires the flows. Nothing runs before [`Broker::start`].
-    pub fn new(store: Store, jfrog: Jfrog, keys: Keys, journal: Journal, recognised: Recognised, timing: Timing) -> Self {
+    pub fn new(
+        authentication: Authentication,
+        store: Store,
+        jfrog: Jfrog,
+        keys: Keys,
+        journal: Journal,
+        recognised: Recognised,
+        timing: Timing,
+    ) -> Self {
         let rooms = jfrog.instances().iter().map(|instance| (instance.name.clone(), Semaphore::new(worker::JOBS_PER_INSTANCE)));
         let instance_room = rooms.collect();
         Self(Arc::new(Parts {
-            authentication: Authentication::new(store.clone()),
+            authentication,
             store,
             jfrog,
             keys,
@@ -146,6 +159,8 @@ impl Broker {
         let (signals, signalled) = (self.signals.clone(), self.signals.subscribe());
         let (listener, worker) = (self.clone(), self.clone());
         self.spawn(async move { listener.store.listen(signals, listener.stop.clone()).await });
+        let (authentication, stop) = (self.authentication.clone(), self.stop.clone());
+        self.spawn(async move { authentication.keep_fresh(stop).await });
         if self.recognised.frozen.is_none() {
             self.spawn(async move { worker.work(signalled).await });
         }

@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, page::visible};
 use crate::{
     actor::Actor,
-    identity::{Action, ApiKey, Caller, Grant, Refusal, Role},
+    identity::{Action, Caller, Grant, Opaque, OpaqueKind, Refusal, Role},
     names::{Name, TokenPattern},
     store::{ApiKeyRow, Event, NewApiKey, StoreError, TeamRow},
 };
@@ -51,6 +51,9 @@ impl Broker {
             let row = self.store.team_by_name(&own.name).await?;
             return Ok(row.into_iter().filter(|row| row.name.as_str() > after).collect());
         }
+        if !caller.memberships().is_empty() {
+            return Err(Refusal::TeamRequired.into());
+        }
         caller.authorise_platform()?;
         Ok(self.store.list_teams(after, limit).await?)
     }
@@ -91,11 +94,7 @@ impl Broker {
         actor: &Actor,
     ) -> Result<(String, ApiKeyRow), BrokerError> {
         let team = self.team(caller, team, Action::ManageKeys).await?;
-        let grant = Grant { role: new.role, tokens: new.tokens.clone() };
-        if !grant.is_within(caller.grant()) {
-            let why = format!("{} would hand on more than it has", caller.name());
-            return Err(Refusal::Forbidden(why).into());
-        }
+        hands_on(caller, &Grant { role: new.role, tokens: new.tokens.clone() })?;
         self.keep_key(team.id, new, actor).await
     }
 
@@ -116,7 +115,7 @@ impl Broker {
     }
 
     async fn keep_key(&self, team: Uuid, new: NewKey, actor: &Actor) -> Result<(String, ApiKeyRow), BrokerError> {
-        let (text, key) = ApiKey::generate();
+        let (text, key) = Opaque::generate(OpaqueKind::ApiKey);
         let row = NewApiKey {
             name: new.name.to_string(),
             role: new.role.as_str().to_owned(),
@@ -141,19 +140,8 @@ impl Broker {
         limit: i64,
     ) -> Result<Vec<ApiKeyRow>, BrokerError> {
         let team = self.key_owner(caller, team).await?;
-        let (mut shown, mut after) = (Vec::new(), after.to_owned());
-        let full = |count: usize| i64::try_from(count).is_ok_and(|count| count >= limit);
-        loop {
-            let page = self.store.list_api_keys(team, &after, limit).await?;
-            let last = page.last().filter(|_| full(page.len())).map(|key| key.name.clone());
-            shown.extend(page.into_iter().filter(|key| may_manage(caller, key)));
-            match last.filter(|_| !full(shown.len())) {
-                Some(last) => after = last,
-                None => break,
-            }
-        }
-        shown.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        Ok(shown)
+        let page = |after: String| async move { self.store.list_api_keys(team, &after, limit).await };
+        visible(limit, after, page, |key| &key.name, |key| may_manage(caller, key)).await
     }
 
     /// Deletes a key of a team, or of the platform for `None`. Felt within a second on every replica.
@@ -189,7 +177,7 @@ impl Broker {
     }
 }
 
-fn taken(error: StoreError, name: &Name) -> BrokerError {
+pub(super) fn taken(error: StoreError, name: &Name) -> BrokerError {
     match error {
         StoreError::Taken(_) => BrokerError::NameTaken(name.to_string()),
         other => other.into(),
@@ -198,6 +186,17 @@ fn taken(error: StoreError, name: &Name) -> BrokerError {
 
 /// An admin of some tokens sees and ends only keys that have no more than it has itself.
 fn may_manage(caller: &Caller, key: &ApiKeyRow) -> bool {
-    let tokens = key.token_patterns.iter().filter_map(|text| TokenPattern::try_from(text.clone()).ok()).collect();
-    caller.is_platform_admin() || Role::parse(&key.role).is_some_and(|role| Grant { role, tokens }.is_within(caller.grant()))
+    may_hand_on(caller, &Grant::stored(&key.role, key.token_patterns.clone())) || caller.is_platform_admin()
+}
+
+/// Whether the caller has all that this grants.
+pub(super) fn may_hand_on(caller: &Caller, grant: &Grant) -> bool {
+    let under_a_team = caller.is_platform_admin() && grant.role != Role::PlatformAdmin;
+    under_a_team || caller.membership().is_some_and(|membership| membership.grants.may_hand_on(grant))
+}
+
+/// Refuses to hand on more than the caller has.
+pub(super) fn hands_on(caller: &Caller, grant: &Grant) -> Result<(), Refusal> {
+    let why = || Refusal::Forbidden(format!("{} would hand on more than it has", caller.name()));
+    may_hand_on(caller, grant).then_some(()).ok_or_else(why)
 }

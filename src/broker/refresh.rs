@@ -139,7 +139,7 @@ impl Broker {
         {
             looked?;
         }
-        let ci = caller.grant().role == Role::Ci;
+        let ci = caller.role_for(name.as_str()) == Some(Role::Ci);
         let mut rule = HandOutRule { max_age: ask.max_age, raise_max_age: ci, min_ttl: ask.min_ttl, since: None, any_age: false };
         // An admin's explicit max_age is obeyed, even where it cuts short what was handed out (API.md).
         let overrule = !ci && ask.max_age.is_some();

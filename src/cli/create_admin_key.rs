@@ -7,7 +7,7 @@ use super::serve;
 use crate::{
     actor::Actor,
     config::DatabaseOptions,
-    identity::{ApiKey, Role},
+    identity::{Opaque, OpaqueKind, Role},
     names::{Name, TokenPattern},
     store::{NewApiKey, Store, StoreError},
 };
@@ -41,7 +41,7 @@ pub(super) async fn run(options: &CreateAdminKeyOptions) -> anyhow::Result<()> {
 /// # Errors
 /// `Taken`, or Postgres.
 pub async fn make(store: &Store, name: &Name, expires_in: Option<u32>) -> Result<String, StoreError> {
-    let (text, key) = ApiKey::generate();
+    let (text, key) = Opaque::generate(OpaqueKind::ApiKey);
     let new = NewApiKey {
         name: name.to_string(),
         role: Role::PlatformAdmin.as_str().to_owned(),

@@ -16,9 +16,9 @@ use uuid::Uuid;
 use super::{create_admin_key, serve};
 use crate::{
     actor::Actor,
-    api::Metrics,
+    api::{Metrics, Rates},
     broker::Timing,
-    config::{Database, Settings},
+    config::{Database, Identities, Settings},
     crypto::{self, MasterKeys},
     dev::{
         demo, keep_private,
@@ -108,6 +108,8 @@ fn settings(dir: &Path, options: &DevOptions, database_url: &str, simulator: &Si
         timing: Timing { jfrog_timeout: Duration::from_secs(10), lease: Duration::from_secs(15), poll: Duration::from_secs(1) },
         tls: None,
         trusted_proxies: Vec::new(),
+        identities: Identities::default(),
+        rates: Rates::default(),
         adopt: false,
     })
 }

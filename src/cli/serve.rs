@@ -12,6 +12,7 @@ use crate::{
     api::{ApiState, Listeners, Metrics},
     broker::{Broker, Keys, recognise},
     config::{Database, LogFormat, ServeOptions, Settings},
+    identity::{Authentication, Issuers},
     jfrog::Jfrog,
     journal::Journal,
     store::{self, Store},
@@ -94,10 +95,13 @@ pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Resu
     let journal = Journal::open(&settings.journal_dir).context("TOKEN_BROKER_JOURNAL_DIR is not usable")?;
     let recognised = recognise(&store, &journal, settings.adopt).await?;
     let jfrog = Jfrog::new(settings.instances, &settings.route, settings.timing.jfrog_timeout)?;
-    let broker = Broker::new(store, jfrog, keys, journal, recognised, settings.timing);
+    let identities = settings.identities;
+    let issuers = Issuers::new(identities.issuers, identities.audience, &identities.route)?;
+    let authentication = Authentication::new(store.clone(), issuers, identities.platform_admins);
+    let broker = Broker::new(authentication, store, jfrog, keys, journal, recognised, settings.timing);
     broker.start().await.context("replaying the journal")?;
 
-    let state = ApiState::new(broker.clone(), settings.trusted_proxies);
+    let state = ApiState::new(broker.clone(), settings.trusted_proxies, settings.rates);
     let mut listeners = Listeners::new();
     listeners.serve_api(state.clone(), listener, settings.tls).await?;
     if let Some(metrics) = metrics {

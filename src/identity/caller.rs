@@ -1,9 +1,14 @@
 //! The caller: made only by authentication, asked by the broker before every flow.
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::grant::{Action, Grant, Role};
+use super::{
+    Identity,
+    grant::{Action, Grants, Role},
+};
 use crate::{actor::Actor, names::Name};
 
 /// A team, as a caller belongs to it or has named it.
@@ -15,15 +20,50 @@ pub struct Team {
     pub name: String,
 }
 
+/// What a caller is in one team.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The team.
+    pub team: Team,
+    /// What it gives.
+    pub grants: Grants,
+    /// The trust rules that a CI identity matches there; none of a key's.
+    pub rules: Vec<MatchedRule>,
+}
+
+/// A trust rule that lets a CI identity in.
+#[derive(Clone, Debug)]
+pub struct MatchedRule {
+    /// Its id at the time.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Longest session, seconds; 0: none.
+    pub session_max: i32,
+    /// Each JWT is good for one call.
+    pub single_use: bool,
+}
+
+/// What was presented, so that it can be verified once more.
+#[derive(Clone, Debug)]
+pub enum Held {
+    /// An API key, by its public id.
+    Key(String),
+    /// A session, by its public id.
+    Session(String),
+    /// A JWT of a trusted issuer.
+    Identity(Arc<Identity>),
+}
+
 /// Who holds a credential that was verified. Private fields: nothing outside this module can make one up.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub(super) name: String,
     pub(super) recognised_by: serde_json::Value,
-    pub(super) team: Option<Team>,
-    pub(super) grant: Grant,
+    pub(super) memberships: Vec<Membership>,
+    pub(super) platform_admin: bool,
     pub(super) expires_at: Option<OffsetDateTime>,
-    pub(super) key_id: String,
+    pub(super) held: Held,
     pub(super) sha256: [u8; 32],
 }
 
@@ -47,19 +87,48 @@ impl Caller {
         &self.name
     }
 
-    /// How the caller was recognised.
-    pub fn recognised_by(&self) -> &serde_json::Value {
-        &self.recognised_by
+    /// How the caller was recognised; of a CI identity with the rules that let it in.
+    pub fn recognised_by(&self) -> serde_json::Value {
+        let mut recognised = self.recognised_by.clone();
+        if let (Some(membership), Held::Identity(_)) = (self.membership(), &self.held) {
+            recognised["rules"] = membership.rules.iter().map(|rule| rule.name.as_str()).collect();
+        }
+        recognised
     }
 
-    /// Its team; `None` for a platform admin.
+    /// Its team; `None` for a platform admin, and for a CI identity with several that named none.
     pub fn team(&self) -> Option<&Team> {
-        self.team.as_ref()
+        self.membership().map(|membership| &membership.team)
     }
 
-    /// Its grant.
-    pub fn grant(&self) -> &Grant {
-        &self.grant
+    /// Everywhere it is let in.
+    pub fn memberships(&self) -> &[Membership] {
+        &self.memberships
+    }
+
+    /// What it is in its only team.
+    pub fn membership(&self) -> Option<&Membership> {
+        if let [only] = self.memberships.as_slice() { Some(only) } else { None }
+    }
+
+    /// The same caller in one of its teams; unchanged where that is none of them.
+    #[must_use]
+    pub fn in_team(&self, name: &str) -> Self {
+        let mut caller = self.clone();
+        if caller.memberships.iter().any(|membership| membership.team.name == name) {
+            caller.memberships.retain(|membership| membership.team.name == name);
+        }
+        caller
+    }
+
+    /// Its strongest role.
+    pub fn role(&self) -> Option<Role> {
+        if self.platform_admin { Some(Role::PlatformAdmin) } else { self.membership()?.grants.role() }
+    }
+
+    /// Its role for one token; `None`: not covered.
+    pub fn role_for(&self, token: &str) -> Option<Role> {
+        if self.platform_admin { Some(Role::PlatformAdmin) } else { self.membership()?.grants.role_for(token) }
     }
 
     /// When its credential ends.
@@ -69,12 +138,22 @@ impl Caller {
 
     /// Whether it is of the platform.
     pub fn is_platform_admin(&self) -> bool {
-        self.grant.role == Role::PlatformAdmin
+        self.platform_admin
+    }
+
+    /// What was presented.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// SHA-256 of its credential.
+    pub fn credential_sha256(&self) -> [u8; 32] {
+        self.sha256
     }
 
     /// For the audit.
     pub fn actor(&self, request_id: Option<String>, address: Option<String>) -> Actor {
-        Actor { name: self.name.clone(), recognised_by: self.recognised_by.clone(), request_id, address }
+        Actor { name: self.name.clone(), recognised_by: self.recognised_by(), request_id, address }
     }
 
     /// Whether the caller may do this in `team`, and with `token` where one is meant.
@@ -82,16 +161,18 @@ impl Caller {
     /// # Errors
     /// See [`Refusal`].
     pub fn authorise(&self, action: Action, team: &Team, token: Option<&Name>) -> Result<(), Refusal> {
-        if self.is_platform_admin() {
+        if self.platform_admin {
             return Ok(());
         }
-        if self.team.as_ref() != Some(team) {
+        if self.team() != Some(team) {
             return Err(Refusal::Invisible(format!("{} does not belong to team {}", self.name, team.name)));
         }
-        if let Some(token) = token.filter(|token| !self.grant.covers(token.as_str())) {
-            return Err(Refusal::Invisible(format!("the grant of {} does not cover token {token}", self.name)));
-        }
-        self.require_role(action)
+        let (role, why) = match token {
+            None => (self.role(), format!("{} has no grant", self.name)),
+            Some(token) => (self.role_for(token.as_str()), format!("the grant of {} does not cover token {token}", self.name)),
+        };
+        let role = role.ok_or(Refusal::Invisible(why))?;
+        if role.allows(action) { Ok(()) } else { Err(Refusal::Forbidden(format!("role {} may not do this", role.as_str()))) }
     }
 
     /// Whether the caller may do this to the platform.
@@ -99,11 +180,6 @@ impl Caller {
     /// # Errors
     /// `Forbidden`.
     pub fn authorise_platform(&self) -> Result<(), Refusal> {
-        self.require_role(Action::ManagePlatform)
-    }
-
-    fn require_role(&self, action: Action) -> Result<(), Refusal> {
-        let role = self.grant.role;
-        if role.allows(action) { Ok(()) } else { Err(Refusal::Forbidden(format!("role {} may not do this", role.as_str()))) }
+        if self.platform_admin { Ok(()) } else { Err(Refusal::Forbidden(format!("{} is no platform admin", self.name))) }
     }
 }

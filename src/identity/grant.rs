@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::TokenPattern;
 
-/// What a caller is, in its team.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a caller is, in its team. In the order of what they may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// A pipeline: refreshes and reads the tokens it names.
-    Ci,
     /// Reads.
     Viewer,
+    /// A pipeline: refreshes and reads the tokens it names.
+    Ci,
     /// Everything in its team.
     Admin,
     /// Everything. Belongs to no team.
@@ -19,6 +19,8 @@ pub enum Role {
 }
 
 impl Role {
+    const ALL: [Self; 4] = [Self::Viewer, Self::Ci, Self::Admin, Self::PlatformAdmin];
+
     /// As it is written in requests, answers and rows.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -31,7 +33,7 @@ impl Role {
 
     /// The role of this name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Ci, Self::Viewer, Self::Admin, Self::PlatformAdmin].into_iter().find(|role| role.as_str() == text)
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
 
     /// Whether the role may do this at all.
@@ -39,7 +41,7 @@ impl Role {
         match action {
             Action::ReadToken => true,
             Action::Refresh => self != Self::Viewer,
-            Action::ReadTeam | Action::ManageTokens | Action::ManageKeys => matches!(self, Self::Admin | Self::PlatformAdmin),
+            Action::ReadTeam | Action::ManageTokens | Action::ManageKeys => self >= Self::Admin,
             Action::ManagePlatform => self == Self::PlatformAdmin,
         }
     }
@@ -56,7 +58,7 @@ pub enum Action {
     ManageTokens,
     /// See the team itself.
     ReadTeam,
-    /// Make, list and delete the team's keys.
+    /// Make, list and delete the team's keys and trust rules.
     ManageKeys,
     /// Teams and platform keys.
     ManagePlatform,
@@ -72,23 +74,60 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// As it was stored. The columns have checks on exactly what this reads; what it does not know gives the least.
+    pub fn stored(role: &str, tokens: Vec<String>) -> Self {
+        Self {
+            role: Role::parse(role).unwrap_or(Role::Viewer),
+            tokens: tokens.into_iter().filter_map(|text| TokenPattern::try_from(text).ok()).collect(),
+        }
+    }
+
     /// Whether the token of this name is covered.
     pub fn covers(&self, token: &str) -> bool {
         self.tokens.iter().any(|pattern| pattern.matches(token))
     }
+}
 
-    /// Whether this grant gives nothing that `creator` does not have: what may be handed on.
-    pub fn is_within(&self, creator: &Grant) -> bool {
-        let role = match creator.role {
-            Role::PlatformAdmin | Role::Admin => self.role != Role::PlatformAdmin,
-            role => role == self.role,
+/// What a caller has: one grant by an API key, one for each rule that a CI identity matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grants(pub Vec<Grant>);
+
+impl Grants {
+    /// The role for the token of this name; `None`: it is not covered.
+    pub fn role_for(&self, token: &str) -> Option<Role> {
+        self.0.iter().filter(|grant| grant.covers(token)).map(|grant| grant.role).max()
+    }
+
+    /// The strongest role, whatever tokens it is for.
+    pub fn role(&self) -> Option<Role> {
+        self.0.iter().map(|grant| grant.role).max()
+    }
+
+    /// Every token pattern, once.
+    pub fn tokens(&self) -> Vec<TokenPattern> {
+        let mut tokens: Vec<TokenPattern> = Vec::new();
+        for pattern in self.0.iter().flat_map(|grant| &grant.tokens) {
+            if !tokens.contains(pattern) {
+                tokens.push(pattern.clone());
+            }
+        }
+        tokens
+    }
+
+    /// Whether `new` gives nothing that these do not have: what may be handed on, under a team. Sound, not complete: each of its
+    /// patterns must be within one of ours.
+    pub fn may_hand_on(&self, new: &Grant) -> bool {
+        let within = |pattern: &TokenPattern| {
+            self.0.iter().any(|own| own.role >= new.role && own.tokens.iter().any(|wider| pattern.is_within(wider)))
         };
-        role && self.tokens.iter().all(|own| creator.tokens.iter().any(|theirs| own.is_within(theirs)))
+        new.role != Role::PlatformAdmin && self.0.iter().any(|own| own.role >= new.role) && new.tokens.iter().all(within)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn grant(role: Role, patterns: &[&str]) -> Grant {
@@ -96,20 +135,57 @@ mod tests {
         Grant { role, tokens: tokens.collect() }
     }
 
+    fn grants(role: Role, patterns: &[&str]) -> Grants {
+        Grants(vec![grant(role, patterns)])
+    }
+
     #[test]
     fn a_grant_hands_on_no_more_than_it_has() {
-        let admin = grant(Role::Admin, &["deploy-*"]);
-        assert!(grant(Role::Ci, &["deploy-a", "deploy-*-b"]).is_within(&admin));
-        assert!(grant(Role::Admin, &["deploy-*"]).is_within(&admin));
-        assert!(!grant(Role::Ci, &["*"]).is_within(&admin));
-        assert!(!grant(Role::Ci, &["deploy-a", "other"]).is_within(&admin));
-        assert!(!grant(Role::PlatformAdmin, &["deploy-a"]).is_within(&admin));
-        assert!(!grant(Role::PlatformAdmin, &["*"]).is_within(&grant(Role::PlatformAdmin, &["*"])), "not under a team");
-        assert!(!grant(Role::Admin, &["deploy-a"]).is_within(&grant(Role::Ci, &["*"])));
+        let admin = grants(Role::Admin, &["deploy-*"]);
+        assert!(admin.may_hand_on(&grant(Role::Ci, &["deploy-a", "deploy-*-b"])));
+        assert!(admin.may_hand_on(&grant(Role::Admin, &["deploy-*"])));
+        assert!(!admin.may_hand_on(&grant(Role::Ci, &["*"])));
+        assert!(!admin.may_hand_on(&grant(Role::Ci, &["deploy-a", "other"])));
+        assert!(!admin.may_hand_on(&grant(Role::PlatformAdmin, &["deploy-a"])));
+        assert!(!grants(Role::PlatformAdmin, &["*"]).may_hand_on(&grant(Role::PlatformAdmin, &["*"])), "not under a team");
+        assert!(!grants(Role::Ci, &["*"]).may_hand_on(&grant(Role::Admin, &["deploy-a"])));
+        assert!(!Grants::default().may_hand_on(&grant(Role::Viewer, &[])));
+    }
+
+    #[test]
+    fn several_grants_are_not_mixed() {
+        let both = Grants(vec![grant(Role::Ci, &["*"]), grant(Role::Admin, &["mine"])]);
+        assert_eq!((both.role_for("mine"), both.role_for("other")), (Some(Role::Admin), Some(Role::Ci)));
+        assert!(!both.may_hand_on(&grant(Role::Admin, &["other"])), "admin of one, ci of all: admin of no other");
+        assert!(both.may_hand_on(&grant(Role::Ci, &["mine", "other-*"])));
     }
 
     #[test]
     fn no_pattern_covers_nothing() {
         assert!(!grant(Role::Admin, &[]).covers("x"));
+        assert_eq!(Grants::default().role_for("x"), None);
+    }
+
+    fn any_grant() -> impl Strategy<Value = Grant> {
+        let role = prop::sample::select(Role::ALL.to_vec());
+        (role, prop::collection::vec("[ab*]{1,3}", 0..3)).prop_map(|(role, patterns)| {
+            let tokens = patterns.into_iter().map(|text| TokenPattern::try_from(text).expect("a pattern")).collect();
+            Grant { role, tokens }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        /// Keys, rules and sessions are all made through `may_hand_on`.
+        #[test]
+        fn what_is_handed_on_never_exceeds_its_creator(
+            creator in prop::collection::vec(any_grant(), 0..4), new in any_grant(), name in "[ab]{1,4}",
+        ) {
+            let creator = Grants(creator);
+            prop_assume!(creator.may_hand_on(&new));
+            let given = Grants(vec![new]).role_for(&name);
+            prop_assert!(given <= creator.role_for(&name), "{:?} from {:?}", given, creator.role_for(&name));
+            prop_assert!(given != Some(Role::PlatformAdmin));
+        }
     }
 }

@@ -12,9 +12,11 @@ mod installation;
 mod jobs;
 mod notify;
 mod registrations;
+mod sessions;
 mod teams;
 mod token_view;
 mod tokens;
+mod trust_rules;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -37,8 +39,10 @@ pub use installation::Installation;
 pub use jobs::{Job, JobKind};
 pub use notify::Signals;
 pub use registrations::{NewToken, TokenChanges};
+pub use sessions::{GrantRow, NewSession, PresentedSessionRow};
 pub use teams::TeamRow;
 pub use token_view::{AttemptRow, ChainRow, ChainState, Letter, Replaced, TokenState, TokenView};
+pub use trust_rules::{Claims, IssuerRuleRow, NewTrustRule, TrustRuleRow};
 
 /// How long somebody who waits for Postgres alone waits at most.
 const PROMPT: Duration = Duration::from_secs(5);

@@ -15,6 +15,11 @@ fn well_formed(id: &str, secret: &str) -> String {
     format!("{body}{checksum}")
 }
 
+/// A key that names the same row, with a secret that nobody made.
+pub(crate) fn with_another_secret(key: &str) -> String {
+    well_formed(id_of(key), &"cd".repeat(32))
+}
+
 fn id_of(key: &str) -> &str {
     key.split('_').nth(1).expect("an id")
 }

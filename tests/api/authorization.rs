@@ -5,37 +5,57 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::app::{Answer, Client, TestApp};
+use crate::{
+    app::{Answer, Client, TestApp},
+    identities::World,
+};
 
-const ROLES: [&str; 7] = ["nobody", "viewer", "ci", "narrow-ci", "admin", "foreign-admin", "platform-admin"];
+const ROLES: [&str; 9] =
+    ["nobody", "viewer", "ci", "narrow-ci", "admin", "foreign-admin", "platform-admin", "ci-identity", "session"];
 
-/// Method, path, and the status for each of `ROLES`. `narrow-ci` is for tokens called `other-*`, the token is `deploy-…`.
-const TABLE: &[(&str, &str, [u16; 7])] = &[
-    ("get", "/tokens", [401, 200, 200, 200, 200, 404, 200]),
-    ("post", "/tokens", [401, 403, 403, 404, 201, 404, 201]),
-    ("post", "/tokens/import", [401, 403, 403, 404, 201, 404, 201]),
-    ("get", "/tokens/{name}", [401, 200, 200, 404, 200, 404, 200]),
-    ("patch", "/tokens/{name}", [401, 403, 403, 404, 200, 404, 200]),
-    ("delete", "/tokens/{name}", [401, 403, 403, 404, 204, 404, 204]),
-    ("post", "/tokens/{name}/refresh", [401, 403, 200, 404, 200, 404, 200]),
-    ("post", "/tokens/{name}/recreate", [401, 403, 403, 404, 200, 404, 200]),
-    ("get", "/teams", [401, 403, 403, 403, 200, 200, 200]),
-    ("post", "/teams", [401, 403, 403, 403, 403, 403, 201]),
-    ("get", "/teams/{team}", [401, 403, 403, 403, 200, 404, 200]),
-    ("delete", "/teams/{team}", [401, 403, 403, 403, 403, 404, 409]),
-    ("get", "/teams/{team}/keys", [401, 403, 403, 403, 200, 404, 200]),
-    ("post", "/teams/{team}/keys", [401, 403, 403, 403, 201, 404, 201]),
-    ("delete", "/teams/{team}/keys/{name}", [401, 403, 403, 403, 204, 404, 204]),
-    ("get", "/platform/keys", [401, 403, 403, 403, 403, 403, 200]),
-    ("post", "/platform/keys", [401, 403, 403, 403, 403, 403, 201]),
-    ("delete", "/platform/keys/{name}", [401, 403, 403, 403, 403, 403, 204]),
-    ("get", "/whoami", [401, 200, 200, 200, 200, 200, 200]),
-    ("get", "/health/live", [200, 200, 200, 200, 200, 200, 200]),
-    ("get", "/health/ready", [200, 200, 200, 200, 200, 200, 200]),
+/// Method, path, and the status for each of `ROLES`. `narrow-ci` is for tokens called `other-*`, the token is `deploy-…`;
+/// `ci-identity` and `session` come from a rule with role ci for `deploy*`.
+const TABLE: &[(&str, &str, [u16; 9])] = &[
+    ("get", "/tokens", [401, 200, 200, 200, 200, 404, 200, 200, 200]),
+    ("post", "/tokens", [401, 403, 403, 404, 201, 404, 201, 403, 403]),
+    ("post", "/tokens/import", [401, 403, 403, 404, 201, 404, 201, 403, 403]),
+    ("get", "/tokens/{name}", [401, 200, 200, 404, 200, 404, 200, 200, 200]),
+    ("patch", "/tokens/{name}", [401, 403, 403, 404, 200, 404, 200, 403, 403]),
+    ("delete", "/tokens/{name}", [401, 403, 403, 404, 204, 404, 204, 403, 403]),
+    ("post", "/tokens/{name}/refresh", [401, 403, 200, 404, 200, 404, 200, 200, 200]),
+    ("post", "/tokens/{name}/recreate", [401, 403, 403, 404, 200, 404, 200, 403, 403]),
+    ("get", "/teams", [401, 403, 403, 403, 200, 200, 200, 403, 403]),
+    ("post", "/teams", [401, 403, 403, 403, 403, 403, 201, 403, 403]),
+    ("get", "/teams/{team}", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("delete", "/teams/{team}", [401, 403, 403, 403, 403, 404, 409, 403, 403]),
+    ("get", "/teams/{team}/keys", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("post", "/teams/{team}/keys", [401, 403, 403, 403, 201, 404, 201, 403, 403]),
+    ("delete", "/teams/{team}/keys/{name}", [401, 403, 403, 403, 204, 404, 204, 403, 403]),
+    ("get", "/teams/{team}/trust-rules", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("post", "/teams/{team}/trust-rules", [401, 403, 403, 403, 201, 404, 201, 403, 403]),
+    ("get", "/teams/{team}/trust-rules/{name}", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("put", "/teams/{team}/trust-rules/{name}", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("delete", "/teams/{team}/trust-rules/{name}", [401, 403, 403, 403, 204, 404, 204, 403, 403]),
+    ("post", "/teams/{team}/trust-rules/explain", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("get", "/platform/keys", [401, 403, 403, 403, 403, 403, 200, 403, 403]),
+    ("post", "/platform/keys", [401, 403, 403, 403, 403, 403, 201, 403, 403]),
+    ("delete", "/platform/keys/{name}", [401, 403, 403, 403, 403, 403, 204, 403, 403]),
+    ("get", "/whoami", [401, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("get", "/health/live", [200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("get", "/health/ready", [200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    // The last one: afterwards the session is none.
+    ("post", "/sessions", [401, 403, 403, 403, 403, 404, 403, 201, 403]),
+    ("delete", "/sessions/current", [401, 403, 403, 403, 403, 403, 403, 403, 204]),
 ];
 
+/// A rule that no job fits.
+fn never(world: &World, name: &str) -> Value {
+    world.rule(name, json!({"claims": {"repository": "acme/web", "ref": "refs/heads/never"}}))
+}
+
 /// A request that would be done, were the caller allowed to: only then does the status speak of the role.
-async fn attempt(app: &TestApp, client: &Client, role: &str, method: &str, path: &str) -> Answer {
+async fn attempt(world: &World, client: &Client, role: &str, method: &str, path: &str) -> Answer {
+    let app = &world.app;
     let prefix = if path.contains("recreate") { "deploy-again" } else { "deploy" };
     let name = match (method, path) {
         ("delete", "/tokens/{name}") => format!("deploy-doomed-{role}"),
@@ -51,12 +71,15 @@ async fn attempt(app: &TestApp, client: &Client, role: &str, method: &str, path:
         }
         ("post", "/tokens/{name}/recreate") => json!({"identity_token": identity()}),
         ("post", "/teams/{team}/keys") => json!({"name": format!("new-{role}"), "role": "ci"}),
+        ("post", "/teams/{team}/trust-rules") => never(world, &format!("new-{role}")),
+        ("put", _) => never(world, "deploy"),
+        ("post", "/teams/{team}/trust-rules/explain") => json!({"claims": {}}),
         ("post", "/teams" | "/platform/keys") => json!({"name": format!("new-{role}")}),
         ("post" | "patch", _) => json!({}),
         _ => Value::Null,
     };
     let filled = path.replace("{name}", &name).replace("{team}", "payments");
-    let query = if path.starts_with("/tokens") { "?team=payments" } else { "" };
+    let query = if path.starts_with("/tokens") || path == "/sessions" { "?team=payments" } else { "" };
     let method: Method = method.to_uppercase().parse().expect("a method");
     let request = client.request(method, &format!("{filled}{query}"));
     Answer::of(if body.is_null() { request } else { request.json(&body) }).await
@@ -64,8 +87,14 @@ async fn attempt(app: &TestApp, client: &Client, role: &str, method: &str, path:
 
 #[tokio::test]
 async fn each_role_may_do_on_each_route_what_the_table_says_and_nothing_else() {
-    let app = TestApp::start().await;
+    let world = World::start().await;
+    let app = &world.app;
     app.platform.post("/teams", json!({"name": "orders"})).await.expect(201);
+    world.write(world.rule("main", json!({"tokens": ["deploy*"]}))).await.expect(201);
+    world.write(never(&world, "deploy")).await.expect(201);
+    let job = world.job(json!({}));
+    let session = job.post("/sessions", json!({})).await.expect(201);
+    let session = job.with_key(session.json["session"].as_str().expect("a session").to_owned());
     let clients = [
         app.ci.nobody(),
         app.viewer.clone(),
@@ -74,6 +103,8 @@ async fn each_role_may_do_on_each_route_what_the_table_says_and_nothing_else() {
         app.admin.clone(),
         app.team_key("orders", "admin", json!({"role": "admin"})).await,
         app.platform.clone(),
+        job,
+        session,
     ];
     for name in ["deploy", "deploy-again", "deploy-doomed-admin", "deploy-doomed-platform-admin"] {
         app.register(name).await;
@@ -81,11 +112,12 @@ async fn each_role_may_do_on_each_route_what_the_table_says_and_nothing_else() {
     for role in ROLES {
         app.admin.post("/teams/payments/keys", json!({"name": format!("doomed-{role}"), "role": "ci"})).await.expect(201);
         app.platform.post("/platform/keys", json!({"name": format!("doomed-{role}")})).await.expect(201);
+        world.write(never(&world, &format!("doomed-{role}"))).await.expect(201);
     }
     let mut wrong = Vec::new();
     for (method, path, expected) in TABLE {
         for ((role, client), expected) in ROLES.iter().zip(&clients).zip(expected) {
-            let answer = attempt(&app, client, role, method, path).await;
+            let answer = attempt(&world, client, role, method, path).await;
             if answer.status != *expected {
                 wrong.push(format!("{method} {path} as {role}: {} instead of {expected}: {}", answer.status, answer.text));
             }

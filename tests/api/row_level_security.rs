@@ -24,7 +24,12 @@ async fn two_teams(app: &TestApp) -> (String, String) {
     app.database
         .run(
             "insert into attempts (token_id, id, team_id, kind, spent_generation, lease_until, replica, actor)
-             select id, gen_random_uuid(), team_id, 'sweep', 1, now() + interval '1 h', gen_random_uuid(), 'test' from tokens",
+             select id, gen_random_uuid(), team_id, 'sweep', 1, now() + interval '1 h', gen_random_uuid(), 'test' from tokens;
+             insert into trust_rules (id, team_id, name, issuer, claims, whole_organisation, role, token_patterns, session_max, single_use,
+                                      created_by)
+             select gen_random_uuid(), id, 'main', 'https://issuer.example', '{}', false, 'ci', '{*}', 60, false, 'test' from teams;
+             insert into sessions (id, team_id, public_id, secret_sha256, actor, recognised_by, rule_ids, expires_at)
+             select gen_random_uuid(), team_id, id::text, sha256('x'), 'test', '{}', array[id], now() + interval '1 h' from trust_rules",
         )
         .await;
     let id = |team: &'static str| {
@@ -45,7 +50,7 @@ async fn tables_of_teams(app: &TestApp) -> Vec<(String, String)> {
     .fetch_all(&mut app.database.connect().await)
     .await
     .expect("tables");
-    assert!(tables.len() >= 6, "{tables:?}");
+    assert!(tables.len() >= 8, "{tables:?}");
     let owned = tables.into_iter().map(|table| (table, "team_id".to_owned()));
     owned.chain([("teams".to_owned(), "id".to_owned())]).collect()
 }
@@ -112,6 +117,10 @@ async fn a_row_cannot_be_slipped_into_another_team_nor_moved_there() {
         format!("insert into audit_events (team_id, actor, recognised_by, action, outcome)
                  select '{theirs}', 'me', '{{}}', 'x', 'done' where (select in_team('{ours}'))"),
         format!("insert into teams (id, name, description, created_by) select gen_random_uuid(), 'evil', '', 'me' where (select in_team('{ours}'))"),
+        format!("insert into trust_rules (id, team_id, name, issuer, claims, whole_organisation, role, token_patterns, session_max, single_use, created_by)
+                 select gen_random_uuid(), '{theirs}', 'evil', 'x', '{{}}', false, 'admin', '{{*}}', 60, false, 'me' where (select in_team('{ours}'))"),
+        format!("update sessions set team_id = '{theirs}' where (select in_team('{ours}'))"),
+        format!("update trust_rules set team_id = '{theirs}' where (select in_team('{ours}'))"),
         format!("update tokens set team_id = '{theirs}' where (select in_team('{ours}'))"),
         format!("update chains set team_id = '{theirs}' where (select in_team('{ours}'))"),
         format!("update api_keys set team_id = null, role = 'platform-admin' where (select in_team('{ours}'))"),

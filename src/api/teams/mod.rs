@@ -1,6 +1,8 @@
 //! `/teams`.
 
+pub(super) mod explain;
 pub(super) mod keys;
+pub(super) mod trust_rules;
 
 use axum::{
     Json as Answer,

@@ -130,7 +130,7 @@ pub(super) struct LastError {
 impl Token {
     /// What `caller` may see of it.
     fn new(view: TokenView, team: &str, caller: &Caller) -> Self {
-        let admin = matches!(caller.grant().role, Role::Admin | Role::PlatformAdmin);
+        let admin = caller.role_for(&view.name) >= Some(Role::Admin);
         let shown = view.younger().or_else(|| view.chains.iter().max_by_key(|chain| chain.refreshed_at)).cloned();
         let status = status(&view);
         let lifetime = shown.as_ref().and_then(|chain| Some((chain.expires_at? - chain.refreshed_at?).whole_seconds()));

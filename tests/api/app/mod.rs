@@ -4,20 +4,23 @@
 
 mod client;
 mod database;
+pub mod issuer;
 pub mod jfrog;
 pub mod process;
 mod refused;
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use token_broker::{
+    api::Rates,
     broker::Timing,
     cli::{create_admin_key, serve},
-    config::{Database, Settings},
+    config::{Database, Identities, Settings},
     crypto::{self, MasterKeys},
     dev::simulator::Simulator,
+    identity::IssuerSettings,
     jfrog::Instance,
     outbound,
     store::Store,
@@ -43,7 +46,11 @@ pub struct TestApp {
     pub ci: Client,
     pub viewer: Client,
     running: Option<serve::Running>,
+    changed: Changed,
 }
+
+/// What a test wants otherwise, at each start.
+type Changed = Box<dyn Fn(&mut Settings) + Send + Sync>;
 
 impl TestApp {
     /// Starts everything, and makes the team.
@@ -58,9 +65,31 @@ impl TestApp {
 
     /// The same at a JFrog that others use too.
     pub async fn start_at(database: TestDatabase, simulator: Simulator) -> Self {
+        Self::start_with(database, simulator, |_| ()).await
+    }
+
+    /// The same, trusting these issuers, written as in the configuration.
+    pub async fn start_trusting(issuers: &[String]) -> Self {
+        let trusted: Vec<IssuerSettings> = issuers.iter().map(|entry| entry.parse().expect("an issuer")).collect();
+        Self::start_changed(move |settings| settings.identities.issuers.clone_from(&trusted)).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_changed(changed: impl Fn(&mut Settings) + Send + Sync + 'static) -> Self {
+        let simulator = Simulator::start(any_port(), None).await.expect("the simulator starts");
+        Self::start_with(TestDatabase::new().await, simulator, changed).await
+    }
+
+    async fn start_with(
+        database: TestDatabase,
+        simulator: Simulator,
+        changed: impl Fn(&mut Settings) + Send + Sync + 'static,
+    ) -> Self {
         let master_keys = some_master_key("k1");
         let journal = tempfile::tempdir().expect("a directory");
-        let running = serve::start(settings(&database, &simulator, &journal, &master_keys), None).await.expect("it starts");
+        let mut settings = settings(&database, &simulator, &journal, &master_keys);
+        changed(&mut settings);
+        let running = serve::start(settings, None).await.expect("it starts");
         let platform = Client::new(&running, platform_key(&database, "root").await);
         let mut app = Self {
             admin: platform.clone(),
@@ -72,6 +101,7 @@ impl TestApp {
             master_keys,
             platform,
             running: Some(running),
+            changed: Box::new(changed),
         };
         app.platform.post("/teams", json!({"name": "payments"})).await.expect(201);
         app.admin = app.team_key("payments", "admin", json!({"role": "admin"})).await;
@@ -116,7 +146,8 @@ impl TestApp {
 
     /// The same with `--adopt`.
     pub async fn start_again_with(&mut self, adopt: bool) {
-        let settings = settings(&self.database, &self.simulator, &self.journal, &self.master_keys);
+        let mut settings = settings(&self.database, &self.simulator, &self.journal, &self.master_keys);
+        (self.changed)(&mut settings);
         let running = serve::start(Settings { adopt, ..settings }, None).await.expect("it starts again");
         for client in [&mut self.platform, &mut self.admin, &mut self.ci, &mut self.viewer] {
             *client = client.of(&running);
@@ -162,6 +193,8 @@ pub fn settings(database: &TestDatabase, simulator: &Simulator, journal: &TempDi
         timing: TIMING,
         tls: None,
         trusted_proxies: Vec::new(),
+        identities: Identities::default(),
+        rates: Rates { per_credential: NonZeroU32::MAX, per_address: NonZeroU32::MAX, failures: NonZeroU32::MAX },
         adopt: false,
     }
 }

@@ -1,0 +1,181 @@
+//! How much one credential and one address may ask, in token buckets of bounded number.
+//!
+//! A wrong credential is refused after it was checked, never before: who holds the right one is let in however many guess at it.
+
+use std::{
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
+
+use governor::{
+    DefaultDirectRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+use moka::future::Cache;
+
+/// Buckets kept at once, of each sort; who floods with ever new addresses pushes the idlest out.
+const BUCKETS: u64 = 50_000;
+/// A bucket that was left alone for so long is full: it may be forgotten.
+const FILLED: Duration = Duration::from_secs(60);
+/// Audit rows a minute for refusals of nobody in particular: a flood of bad credentials must not fill the table.
+const AUDITED_STRANGERS: u32 = 600;
+/// Of these, from one address.
+const AUDITED_FROM_ONE_ADDRESS: u32 = 60;
+
+/// Requests a minute; as many may come at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// With one credential.
+    pub per_credential: NonZeroU32,
+    /// From one address (IPv6: from one /64).
+    pub per_address: NonZeroU32,
+    /// With wrong credentials from one address, or for one key.
+    pub failures: NonZeroU32,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        let fixed = |rate| NonZeroU32::new(rate).expect("it is not zero");
+        Self { per_credential: fixed(10_000), per_address: fixed(30_000), failures: fixed(300) }
+    }
+}
+
+/// The buckets.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    credentials: Buckets<[u8; 32]>,
+    addresses: Buckets<IpAddr>,
+    failing_addresses: Buckets<IpAddr>,
+    failing_keys: Buckets<String>,
+    strangers: Buckets<IpAddr>,
+    all_strangers: Arc<DefaultDirectRateLimiter>,
+}
+
+/// When asking again may help.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TooMany(pub Duration);
+
+impl Limits {
+    pub(super) fn new(rates: Rates) -> Self {
+        let fixed = |rate| NonZeroU32::new(rate).expect("it is not zero");
+        Self {
+            credentials: Buckets::new(rates.per_credential),
+            addresses: Buckets::new(rates.per_address),
+            failing_addresses: Buckets::new(rates.failures),
+            failing_keys: Buckets::new(rates.failures),
+            strangers: Buckets::new(fixed(AUDITED_FROM_ONE_ADDRESS)),
+            all_strangers: Arc::new(RateLimiter::direct(Quota::per_minute(fixed(AUDITED_STRANGERS)))),
+        }
+    }
+
+    /// A request from this address.
+    pub(super) async fn request(&self, address: Option<IpAddr>) -> Result<(), TooMany> {
+        match address {
+            Some(address) => self.addresses.take(network(address)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A request with this credential, which is good.
+    pub(super) async fn credential(&self, sha256: [u8; 32]) -> Result<(), TooMany> {
+        self.credentials.take(sha256).await
+    }
+
+    /// A request with a wrong credential, which may have named a key.
+    pub(super) async fn failure(&self, address: Option<IpAddr>, key: Option<&str>) -> Result<(), TooMany> {
+        let by_address = match address {
+            Some(address) => self.failing_addresses.take(network(address)).await,
+            None => Ok(()),
+        };
+        let by_key = match key {
+            Some(key) => self.failing_keys.take(key.to_owned()).await,
+            None => Ok(()),
+        };
+        by_address.and(by_key)
+    }
+
+    /// Whether another refusal of somebody unknown may be audited.
+    pub(super) async fn audited(&self, address: Option<IpAddr>) -> bool {
+        let here = match address {
+            Some(address) => self.strangers.take(network(address)).await.is_ok(),
+            None => true,
+        };
+        here && self.all_strangers.check().is_ok()
+    }
+}
+
+/// One bucket for each key.
+#[derive(Clone, Debug)]
+struct Buckets<K: Hash + Eq + Send + Sync + 'static> {
+    quota: Quota,
+    by_key: Cache<K, Arc<DefaultDirectRateLimiter>>,
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static> Buckets<K> {
+    fn new(per_minute: NonZeroU32) -> Self {
+        Self { quota: Quota::per_minute(per_minute), by_key: Cache::builder().max_capacity(BUCKETS).time_to_idle(FILLED).build() }
+    }
+
+    async fn take(&self, key: K) -> Result<(), TooMany> {
+        let bucket = self.by_key.get_with(key, async { Arc::new(RateLimiter::direct(self.quota)) }).await;
+        bucket.check().map_err(|until| TooMany(until.wait_time_from(DefaultClock::default().now())))
+    }
+}
+
+/// Who has one IPv6 address has all of its /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn few() -> Limits {
+        let three = NonZeroU32::new(3).expect("three");
+        Limits::new(Rates { per_credential: three, per_address: three, failures: three })
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_empty_after_its_rate_and_says_when_it_is_not_any_more() {
+        let limits = few();
+        let address = Some(IpAddr::from([10, 0, 0, 1]));
+        for _ in 0..3 {
+            limits.request(address).await.expect("there is room");
+        }
+        let TooMany(wait) = limits.request(address).await.expect_err("it is empty");
+        assert!(wait > Duration::from_secs(10) && wait <= Duration::from_secs(20), "{wait:?}");
+        limits.request(Some(IpAddr::from([10, 0, 0, 2]))).await.expect("another's is its own");
+        limits.failure(address, None).await.expect("of another sort");
+    }
+
+    #[tokio::test]
+    async fn an_ipv6_network_is_one_address_and_a_mapped_ipv4_address_is_that_address() {
+        let limits = few();
+        for host in 1..=3u16 {
+            let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, host);
+            limits.request(Some(address.into())).await.expect("there is room");
+        }
+        let other_host = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 9, 9, 9, 9);
+        assert!(limits.request(Some(other_host.into())).await.is_err());
+        let other_network = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1);
+        assert!(limits.request(Some(other_network.into())).await.is_ok());
+        assert_eq!(network("::ffff:10.0.0.1".parse().expect("an address")), IpAddr::from([10, 0, 0, 1]));
+    }
+
+    #[tokio::test]
+    async fn ever_new_addresses_take_no_more_memory_than_the_bound() {
+        let buckets = Buckets::new(NonZeroU32::MIN);
+        for number in 0..(BUCKETS + 20_000) {
+            buckets.take(number).await.expect("a new one has room");
+        }
+        buckets.by_key.run_pending_tasks().await;
+        assert!(buckets.by_key.entry_count() <= BUCKETS, "{}", buckets.by_key.entry_count());
+    }
+}

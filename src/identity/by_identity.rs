@@ -1,0 +1,220 @@
+//! CI identities: a JWT of a trusted issuer, and the trust rules of all teams that let it in.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Authentication, Conditions, Identity, Mismatch, Unauthenticated,
+    caller::{Caller, Held, MatchedRule, Membership, Team},
+    grant::{Grant, Grants},
+    identifying,
+    unauthenticated::{NoRule, Tried},
+};
+use crate::{
+    actor::Actor,
+    crypto,
+    secret::PresentedCredential,
+    store::{Claims, IssuerRuleRow, StoreError},
+};
+
+/// How long after its end a used JWT is remembered: twice the leeway with which times are read.
+const REMEMBERED_AFTER_END: time::Duration = time::Duration::seconds(120);
+
+/// Who of an issuer is a platform admin; from the configuration, so nothing is ever learnt for it.
+#[derive(Clone, Debug)]
+pub struct PlatformRule {
+    /// The `iss` claim.
+    pub issuer: String,
+    /// What its claims must be.
+    pub conditions: Conditions,
+}
+
+/// A team's rule, compiled.
+#[derive(Debug)]
+pub(super) struct Rule {
+    team: Team,
+    name: MatchedRule,
+    grant: Grant,
+    conditions: Conditions,
+    pins: Claims,
+}
+
+impl Authentication {
+    /// The holder of a JWT. `stranger` stands in the audit where a rule learns from it.
+    pub(super) async fn by_jwt(
+        &self,
+        credential: &PresentedCredential,
+        sha256: [u8; 32],
+        stranger: &Actor,
+    ) -> Result<Caller, Unauthenticated> {
+        let identity = Arc::new(self.identity(credential).await?);
+        let caller = self.by_identity(&identity, sha256).await?;
+        self.learn(&identity, caller, stranger).await
+    }
+
+    /// The identity's caller by the rules as they are now.
+    pub(super) async fn by_identity(&self, identity: &Arc<Identity>, sha256: [u8; 32]) -> Result<Caller, Unauthenticated> {
+        let who = stranger(identity, sha256);
+        let mut platform = self.platform_rules.iter().filter(|rule| rule.issuer == identity.issuer);
+        if platform.any(|rule| rule.conditions.check(&identity.claims, &BTreeMap::new()).is_ok()) {
+            return Ok(Caller { platform_admin: true, ..who });
+        }
+        let (mut memberships, mut tried): (Vec<Membership>, Vec<Tried>) = Default::default();
+        for rule in self.rules_of(&identity.issuer).await?.iter() {
+            match rule.conditions.check(&identity.claims, &rule.pins) {
+                Err(why) => tried.push(Tried { team: rule.team.clone(), rule: rule.name.name.clone(), why }),
+                Ok(()) => add(&mut memberships, rule),
+            }
+        }
+        if memberships.is_empty() {
+            return Err(Unauthenticated::NoRule(Box::new(NoRule { who: Arc::new(who), tried })));
+        }
+        for membership in &memberships {
+            self.touch(membership).await?;
+        }
+        Ok(Caller { memberships, ..who })
+    }
+
+    /// The last use is kept to the minute: thousands of jobs with a JWT each are no reason to write more often.
+    async fn touch(&self, membership: &Membership) -> Result<(), StoreError> {
+        let mut rules: Vec<Uuid> = membership.rules.iter().map(|rule| rule.id).collect();
+        rules.retain(|rule| !self.touched.contains_key(rule));
+        if rules.is_empty() {
+            return Ok(());
+        }
+        for rule in &rules {
+            self.touched.insert(*rule, ()).await;
+        }
+        let team = membership.team.id;
+        self.store.promptly(move |store| async move { store.touch_trust_rules(team, &rules).await }).await
+    }
+
+    async fn rules_of(&self, issuer: &str) -> Result<Arc<[Rule]>, StoreError> {
+        let (store, asked) = (self.store.clone(), issuer.to_owned());
+        let read = async move {
+            let rows = store.promptly(|store| async move { store.trust_rules_of(&asked).await }).await?;
+            Ok(rows.into_iter().filter_map(|row| self.compiled(issuer, row)).collect())
+        };
+        self.rules.try_get_with(issuer.to_owned(), read).await.map_err(|error: Arc<StoreError>| error.told_again())
+    }
+
+    /// `None`: what was accepted once is no rule any more (the issuer became one of another kind): it lets nobody in.
+    fn compiled(&self, issuer: &str, row: IssuerRuleRow) -> Option<Rule> {
+        let conditions = Conditions::judge(self.kind_of(issuer)?, &row.claims, row.whole_organisation);
+        let conditions = conditions
+            .inspect_err(|errors| tracing::warn!(team = row.team_name, rule = row.name, ?errors, "a trust rule is not usable"));
+        Some(Rule {
+            team: Team { id: row.team_id, name: row.team_name },
+            name: MatchedRule { id: row.id, name: row.name, session_max: row.session_max, single_use: row.single_use },
+            grant: Grant::stored(&row.role, row.token_patterns),
+            conditions: conditions.ok()?,
+            pins: row.pins.0,
+        })
+    }
+
+    /// Rules that name a repository or project only by its name learn its id at their first use. Another replica may be first, with
+    /// another repository's: then the rule is asked again.
+    async fn learn(&self, identity: &Arc<Identity>, caller: Caller, stranger: &Actor) -> Result<Caller, Unauthenticated> {
+        let mut learnt = false;
+        for rule in self.rules_of(&identity.issuer).await?.iter().filter(|rule| caller.has_rule(rule.name.id)) {
+            let pins = rule.conditions.to_pin(&identity.claims, &rule.pins);
+            if pins.is_empty() {
+                continue;
+            }
+            let actor = Actor { name: caller.name.clone(), recognised_by: caller.recognised_by.clone(), ..stranger.clone() };
+            let (team, id) = (rule.team.id, rule.name.id);
+            self.store.promptly(move |store| async move { store.pin_trust_rule(team, id, &pins, &actor).await }).await?;
+            learnt = true;
+        }
+        if !learnt {
+            return Ok(caller);
+        }
+        self.rules.invalidate(&identity.issuer).await;
+        self.by_identity(identity, caller.sha256).await
+    }
+
+    /// Rules that let each JWT in once fall away for one that was used before.
+    pub(super) async fn once(&self, caller: Arc<Caller>) -> Result<Arc<Caller>, Unauthenticated> {
+        let Held::Identity(identity) = &caller.held else { return Ok(caller) };
+        if !caller.memberships.iter().flat_map(|membership| &membership.rules).any(|rule| rule.single_use) {
+            return Ok(caller);
+        }
+        let first = match &identity.jti {
+            None => false,
+            Some(jti) => {
+                let (issuer, jti) = (identity.issuer.clone(), crypto::sha256(jti.as_bytes()));
+                let until = identity.expires_at + REMEMBERED_AFTER_END;
+                self.store.promptly(move |store| async move { store.use_jti(&issuer, &jti, until).await }).await?
+            }
+        };
+        if first {
+            return Ok(caller);
+        }
+        let mut rest = Caller::clone(&caller);
+        let tried = rest.without_single_use();
+        if rest.memberships.is_empty() {
+            return Err(Unauthenticated::NoRule(Box::new(NoRule { who: Arc::new(rest), tried })));
+        }
+        Ok(Arc::new(rest))
+    }
+}
+
+impl Caller {
+    pub(super) fn has_rule(&self, id: Uuid) -> bool {
+        self.memberships.iter().flat_map(|membership| &membership.rules).any(|rule| rule.id == id)
+    }
+
+    /// The rules that it acts by.
+    pub(super) fn rules_of_one_team(&self) -> impl Iterator<Item = Uuid> {
+        self.membership().into_iter().flat_map(|membership| &membership.rules).map(|rule| rule.id)
+    }
+
+    fn without_single_use(&mut self) -> Vec<Tried> {
+        let mut tried = Vec::new();
+        for membership in &mut self.memberships {
+            let grants = std::mem::take(&mut membership.grants.0);
+            let rules = std::mem::take(&mut membership.rules);
+            for (rule, grant) in rules.into_iter().zip(grants) {
+                if rule.single_use {
+                    let why = Mismatch {
+                        claim: "jti".to_owned(),
+                        expected: "one that was not used before: the rule lets each JWT in once".to_owned(),
+                        got: Some("used up".to_owned()),
+                        fulfilled: usize::MAX,
+                    };
+                    tried.push(Tried { team: membership.team.clone(), rule: rule.name, why });
+                } else {
+                    membership.rules.push(rule);
+                    membership.grants.0.push(grant);
+                }
+            }
+        }
+        self.memberships.retain(|membership| !membership.rules.is_empty());
+        tried
+    }
+}
+
+/// One grant for each rule, in the same order.
+fn add(memberships: &mut Vec<Membership>, rule: &Rule) {
+    let at = memberships.iter().position(|known| known.team == rule.team).unwrap_or_else(|| {
+        memberships.push(Membership { team: rule.team.clone(), grants: Grants::default(), rules: Vec::new() });
+        memberships.len() - 1
+    });
+    memberships[at].grants.0.push(rule.grant.clone());
+    memberships[at].rules.push(rule.name.clone());
+}
+
+/// A verified identity that is nothing here yet.
+fn stranger(identity: &Arc<Identity>, sha256: [u8; 32]) -> Caller {
+    Caller {
+        name: format!("{}:{}", identity.kind.as_str(), identity.subject).chars().filter(|c| !c.is_control()).take(300).collect(),
+        recognised_by: json!({"type": "ci-identity", "issuer": identity.issuer, "claims": identifying(identity.kind, &identity.claims)}),
+        memberships: Vec::new(),
+        platform_admin: false,
+        expires_at: Some(identity.expires_at),
+        held: Held::Identity(Arc::clone(identity)),
+        sha256,
+    }
+}

@@ -1,0 +1,154 @@
+//! One issuer and its keys: fetched when first needed, renewed ahead of time, kept for a day when the issuer is down.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jsonwebtoken::{Algorithm, DecodingKey};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    fetch,
+    keys::{KeySet, NoKey},
+    refusal::JwtError,
+    schedule::{Schedule, jittered},
+    settings::IssuerSettings,
+};
+
+/// An issuer on the list.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    pub(super) settings: IssuerSettings,
+    client: reqwest::Client,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    schedule: Schedule,
+    keys: KeySet,
+    /// Open while a fetch runs; everybody who needs it waits for its end.
+    running: Option<watch::Receiver<()>>,
+    /// Why the last fetch failed; `None` when it did not.
+    failure: Option<String>,
+}
+
+impl Issuer {
+    pub(super) fn new(settings: IssuerSettings, client: reqwest::Client) -> Self {
+        Self { settings, client, state: Mutex::default() }
+    }
+
+    /// The key that a token with this header must be signed with, fetched if need be and allowed.
+    pub(super) async fn key(self: &Arc<Self>, kid: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, JwtError> {
+        match self.look(kid, algorithm) {
+            Err(JwtError::UnknownKey { .. } | JwtError::KeysUnavailable { .. }) => {}
+            found => return found,
+        }
+        let fetch = self.lock().fetch_for_a_stranger(self, Instant::now());
+        if let Some(fetch) = fetch {
+            ended(fetch).await;
+        }
+        self.look(kid, algorithm)
+    }
+
+    fn look(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, JwtError> {
+        let state = self.lock();
+        let issuer = || self.settings.url.clone();
+        let found = if state.schedule.usable(Instant::now()) { state.keys.find(kid, algorithm) } else { Err(NoKey::Unknown) };
+        found.map_err(|why| match (why, &state.failure) {
+            (NoKey::OtherAlgorithm, _) => JwtError::Algorithm(format!("{algorithm:?}")),
+            (NoKey::Ambiguous, _) => JwtError::AmbiguousKey { issuer: issuer(), kid: kid.map(str::to_owned) },
+            (NoKey::Unknown, Some(why)) => JwtError::KeysUnavailable { issuer: issuer(), why: why.clone() },
+            (NoKey::Unknown, None) => JwtError::UnknownKey { issuer: issuer(), kid: kid.map(str::to_owned) },
+        })
+    }
+
+    /// Renews the keys again and again until told to stop.
+    pub(super) async fn keep_fresh(self: Arc<Self>, stop: CancellationToken) {
+        let renewing = async {
+            loop {
+                let fetch = self.lock().fetch(&self, Instant::now());
+                ended(fetch).await;
+                let wait = self.lock().schedule.until_renewal();
+                tokio::time::sleep(jittered(wait)).await;
+            }
+        };
+        stop.run_until_cancelled(renewing).await;
+    }
+
+    /// A task of its own: who asked may go away meanwhile. Not waited for at shutdown, it saves nothing.
+    fn spawn_fetch(self: &Arc<Self>) -> watch::Receiver<()> {
+        let (running, end) = watch::channel(());
+        let issuer = Arc::clone(self);
+        tokio::spawn(async move {
+            let fetched = fetch::fetch(&issuer.client, &issuer.settings).await;
+            issuer.store(fetched, Instant::now());
+            // Dropped on a panic too, so that nobody waits for ever.
+            drop(running);
+        });
+        end
+    }
+
+    fn store(&self, fetched: Result<KeySet, String>, now: Instant) {
+        let (url, outcome) = (&self.settings.url, if fetched.is_ok() { "ok" } else { "failed" });
+        metrics::counter!("token_broker_issuer_fetches_total", "issuer" => url.clone(), "outcome" => outcome).increment(1);
+        let mut state = self.lock();
+        match fetched {
+            Ok(keys) => {
+                if !keys.skipped.is_empty() && keys.skipped != state.keys.skipped {
+                    tracing::warn!(issuer = url, skipped = ?keys.skipped, "some of an issuer's keys are not used");
+                }
+                if state.failure.take().is_some() {
+                    tracing::warn!(issuer = url, "the issuer's keys can be had again");
+                }
+                state.schedule.succeeded(now);
+                state.keys = keys;
+            }
+            Err(why) => {
+                if state.failure.is_none() {
+                    tracing::warn!(
+                        issuer = url,
+                        error = why,
+                        "an issuer's keys cannot be had: the last good ones serve for a day"
+                    );
+                }
+                state.schedule.failed();
+                state.failure = Some(why);
+            }
+        }
+    }
+
+    /// A state is consistent whenever the lock is free, also when somebody panicked with it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The fetch that runs, or a new one if a token with an unknown key may cause one now.
+    fn fetch_for_a_stranger(&mut self, issuer: &Arc<Issuer>, now: Instant) -> Option<watch::Receiver<()>> {
+        if self.still_running().is_some() || self.schedule.stranger_may_fetch(now) { Some(self.fetch(issuer, now)) } else { None }
+    }
+
+    fn fetch(&mut self, issuer: &Arc<Issuer>, now: Instant) -> watch::Receiver<()> {
+        if let Some(running) = self.still_running() {
+            return running;
+        }
+        self.schedule.begun(now);
+        self.running.insert(issuer.spawn_fetch()).clone()
+    }
+
+    fn still_running(&self) -> Option<watch::Receiver<()>> {
+        // An error says that the sender is gone: the fetch has ended.
+        self.running.clone().filter(|running| running.has_changed().is_ok())
+    }
+}
+
+async fn ended(mut fetch: watch::Receiver<()>) {
+    while fetch.changed().await.is_ok() {}
+}
+
+/// The longest a caller may wait for keys: a fetch is bounded itself.
+pub(super) const CLIENT_TIMEOUT: Duration = fetch::TIMEOUT;

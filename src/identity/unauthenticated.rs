@@ -1,0 +1,89 @@
+//! Why a credential lets nobody in.
+
+use std::sync::Arc;
+
+use super::{
+    JwtError, Mismatch,
+    caller::{Caller, Team},
+};
+use crate::store::StoreError;
+
+/// Precisely why: for logs and the audit; the caller is told only that it is not authenticated.
+#[derive(Debug, thiserror::Error)]
+pub enum Unauthenticated {
+    /// No form we know.
+    #[error("the credential is no API key, session or JWT")]
+    UnknownForm,
+    /// Right prefix, wrong form or checksum.
+    #[error("the credential is malformed or mistyped")]
+    Malformed,
+    /// No such id.
+    #[error("there is no key or session {0}")]
+    Unknown(String),
+    /// The id exists, the secret is another.
+    #[error("the secret of {0} is wrong")]
+    WrongSecret(String),
+    /// Past its time, or a session whose rule is gone.
+    #[error("{0} has ended")]
+    Expired(String),
+    /// A JWT that is none of a trusted issuer's, or not for us, or not now.
+    #[error("the JWT: {0}")]
+    Jwt(JwtError),
+    /// A good JWT that no rule lets in.
+    #[error("no trust rule lets {} in", .0.who.name())]
+    NoRule(Box<NoRule>),
+    /// It could not be checked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A verified identity that no rule lets in.
+#[derive(Clone, Debug)]
+pub struct NoRule {
+    /// Who it is; member of no team.
+    pub who: Arc<Caller>,
+    /// Each rule of its issuer, and why not.
+    pub tried: Vec<Tried>,
+}
+
+/// A rule that an identity does not match.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// Whose.
+    pub team: Team,
+    /// The rule's name.
+    pub rule: String,
+    /// Why not.
+    pub why: Mismatch,
+}
+
+impl NoRule {
+    /// The team that should hear of it, and what it should hear: the one that was named, else the one whose rule came closest, if
+    /// any fits at all. Other teams' rules are not spoken of.
+    pub fn concerns(&self, named: Option<&str>) -> Option<(Team, String)> {
+        let closest = self.tried.iter().filter(|tried| tried.why.fulfilled > 0).max_by_key(|tried| tried.why.fulfilled);
+        let team = match named {
+            Some(named) => self.tried.iter().find(|tried| tried.team.name == named),
+            None => closest,
+        }?;
+        let own = self.tried.iter().filter(|tried| tried.team == team.team).take(5);
+        let said: Vec<String> = own.map(|tried| format!("rule {}: {}", tried.rule, tried.why)).collect();
+        Some((team.team.clone(), said.join("; ")))
+    }
+}
+
+impl Unauthenticated {
+    /// The same for the next who waited for it.
+    pub(super) fn told_again(&self) -> Self {
+        match self {
+            Self::UnknownForm => Self::UnknownForm,
+            Self::Malformed => Self::Malformed,
+            Self::Unknown(id) => Self::Unknown(id.clone()),
+            Self::WrongSecret(id) => Self::WrongSecret(id.clone()),
+            Self::Expired(id) => Self::Expired(id.clone()),
+            Self::Jwt(error) => Self::Jwt(error.clone()),
+            Self::NoRule(refused) => Self::NoRule(refused.clone()),
+            Self::Store(error) => Self::Store(error.told_again()),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Platform admins by their CI identity, so that the bootstrap key can be retired.
+
+use serde_json::json;
+use token_broker::identity::{Conditions, IssuerKind, IssuerSettings, PlatformRule};
+
+use super::World;
+use crate::app::{TestApp, issuer::Issuer};
+
+async fn start() -> World {
+    let issuer = Issuer::start().await;
+    let trusted: IssuerSettings = format!("github={}", issuer.url()).parse().expect("an issuer");
+    let claims = [("repository_id", "1001"), ("repository_owner_id", "11"), ("ref", "refs/heads/main")];
+    let claims = claims.into_iter().map(|(claim, pattern)| (claim.to_owned(), pattern.to_owned())).collect();
+    let conditions = Conditions::judge(IssuerKind::Github, &claims, false).expect("a rule");
+    assert!(conditions.has_immutable_ids());
+    let rule = PlatformRule { issuer: issuer.url().to_owned(), conditions };
+    let app = TestApp::start_changed(move |settings| {
+        settings.identities.issuers = vec![trusted.clone()];
+        settings.identities.platform_admins = vec![rule.clone()];
+    })
+    .await;
+    World { app, issuer }
+}
+
+#[tokio::test]
+async fn the_bootstrap_key_can_be_retired() {
+    let world = start().await;
+    let job = world.job(json!({}));
+    let who = job.get("/whoami").await.expect(200).json;
+    assert_eq!((&who["role"], &who["team"]), (&json!("platform-admin"), &json!(null)));
+    job.delete("/platform/keys/root").await.expect(204);
+    job.post("/teams", json!({"name": "orders"})).await.expect(201);
+    job.get("/tokens?team=payments").await.expect(200);
+    let by = "select actor from audit_events where action = 'team.create' and detail->>'team' = 'orders'";
+    assert_eq!(world.app.database.text(by).await, "github:repo:acme/web:ref:refs/heads/main");
+    job.post("/sessions?team=payments", json!({})).await.refused(403, "forbidden");
+}
+
+#[tokio::test]
+async fn nobody_else_is_one() {
+    let world = start().await;
+    world.write(world.rule("main", json!({"role": "admin"}))).await.expect(201);
+    for other in [json!({"repository_id": "1002"}), json!({"ref": "refs/heads/x"}), json!({"event_name": "pull_request_target"})]
+    {
+        world.job(other).get("/platform/keys").await.refused(401, "unauthenticated");
+    }
+    let feature = world.job(json!({"repository_owner_id": "12"}));
+    feature.get("/platform/keys").await.refused(403, "forbidden");
+    assert_eq!(feature.get("/whoami").await.expect(200).json["role"], "admin");
+}
