@@ -1,6 +1,9 @@
 //! CI identities: a JWT of a trusted issuer, and the trust rules of all teams that let it in.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use serde_json::json;
 use uuid::Uuid;
@@ -16,7 +19,7 @@ use crate::{
     actor::Actor,
     crypto,
     secret::PresentedCredential,
-    store::{Claims, IssuerRuleRow, StoreError},
+    store::{Claims, IssuerRuleRow, Store, StoreError},
 };
 
 /// How long after its end a used JWT is remembered: twice the leeway with which times are read.
@@ -68,13 +71,10 @@ impl Authentication {
                 Ok(()) => add(&mut memberships, rule),
             }
         }
-        if memberships.is_empty() {
-            return Err(Unauthenticated::NoRule(Box::new(NoRule { who: Arc::new(who), tried })));
-        }
         for membership in &memberships {
             self.touch(membership).await?;
         }
-        Ok(Caller { memberships, ..who })
+        Caller { memberships, ..who }.or_no_rule(tried)
     }
 
     /// The last use is kept to the minute: thousands of jobs with a JWT each are no reason to write more often.
@@ -114,31 +114,37 @@ impl Authentication {
         })
     }
 
-    /// Rules that name a repository or project only by its name learn its id at their first use. Another replica may be first, with
-    /// another repository's: then the rule is asked again.
-    async fn learn(&self, identity: &Arc<Identity>, caller: Caller, stranger: &Actor) -> Result<Caller, Unauthenticated> {
-        let mut learnt = false;
+    /// Rules that name a repository or project only by its name learn its id at their first use. Another job may be first, with
+    /// another repository's id: what Postgres says then counts, not what was read before.
+    async fn learn(&self, identity: &Identity, mut caller: Caller, stranger: &Actor) -> Result<Caller, Unauthenticated> {
+        let mut refused = HashMap::new();
         for rule in self.rules_of(&identity.issuer).await?.iter().filter(|rule| caller.has_rule(rule.name.id)) {
-            let pins = rule.conditions.to_pin(&identity.claims, &rule.pins);
-            if pins.is_empty() {
-                continue;
-            }
-            let actor = Actor { name: caller.name.clone(), recognised_by: caller.recognised_by.clone(), ..stranger.clone() };
             let (team, id) = (rule.team.id, rule.name.id);
-            self.store.promptly(move |store| async move { store.pin_trust_rule(team, id, &pins, &actor).await }).await?;
-            learnt = true;
+            let pins = rule.conditions.to_pin(&identity.claims, &rule.pins);
+            let pinned = if pins.is_empty() {
+                Some(rule.pins.clone())
+            } else {
+                let actor = Actor { name: caller.name.clone(), recognised_by: caller.recognised_by.clone(), ..stranger.clone() };
+                let pin = move |store: Store| async move { store.pin_trust_rule(team, id, &pins, &actor).await };
+                let pinned = self.store.promptly(pin).await?;
+                self.rules.invalidate(&identity.issuer).await;
+                pinned
+            };
+            let checked = pinned.map(|pins| rule.conditions.check(&identity.claims, &pins));
+            if let Err(why) = checked.unwrap_or_else(|| Err(mismatch("iss", "the issuer of a rule that still stands"))) {
+                refused.insert(id, why);
+            }
         }
-        if !learnt {
-            return Ok(caller);
-        }
-        self.rules.invalidate(&identity.issuer).await;
-        self.by_identity(identity, caller.sha256).await
+        let tried = caller.without(&refused);
+        caller.or_no_rule(tried)
     }
 
     /// Rules that let each JWT in once fall away for one that was used before.
     pub(super) async fn once(&self, caller: Arc<Caller>) -> Result<Arc<Caller>, Unauthenticated> {
         let Held::Identity(identity) = &caller.held else { return Ok(caller) };
-        if !caller.memberships.iter().flat_map(|membership| &membership.rules).any(|rule| rule.single_use) {
+        let single_use = caller.memberships.iter().flat_map(|membership| &membership.rules).filter(|rule| rule.single_use);
+        let single_use: Vec<Uuid> = single_use.map(|rule| rule.id).collect();
+        if single_use.is_empty() {
             return Ok(caller);
         }
         let first = match &identity.jti {
@@ -152,13 +158,16 @@ impl Authentication {
         if first {
             return Ok(caller);
         }
+        let why = mismatch("jti", "there, and of a JWT that was not used before: the rule lets each in once");
         let mut rest = Caller::clone(&caller);
-        let tried = rest.without_single_use();
-        if rest.memberships.is_empty() {
-            return Err(Unauthenticated::NoRule(Box::new(NoRule { who: Arc::new(rest), tried })));
-        }
-        Ok(Arc::new(rest))
+        let tried = rest.without(&single_use.into_iter().map(|rule| (rule, why.clone())).collect());
+        rest.or_no_rule(tried).map(Arc::new)
     }
+}
+
+/// Of a rule that all but fits.
+fn mismatch(claim: &str, expected: &str) -> Mismatch {
+    Mismatch { claim: claim.to_owned(), expected: expected.to_owned(), got: None, fulfilled: usize::MAX }
 }
 
 impl Caller {
@@ -171,28 +180,31 @@ impl Caller {
         self.membership().into_iter().flat_map(|membership| &membership.rules).map(|rule| rule.id)
     }
 
-    fn without_single_use(&mut self) -> Vec<Tried> {
+    /// Takes away what these rules give.
+    fn without(&mut self, refused: &HashMap<Uuid, Mismatch>) -> Vec<Tried> {
         let mut tried = Vec::new();
         for membership in &mut self.memberships {
-            let grants = std::mem::take(&mut membership.grants.0);
-            let rules = std::mem::take(&mut membership.rules);
+            let (rules, grants) = (std::mem::take(&mut membership.rules), std::mem::take(&mut membership.grants.0));
             for (rule, grant) in rules.into_iter().zip(grants) {
-                if rule.single_use {
-                    let why = Mismatch {
-                        claim: "jti".to_owned(),
-                        expected: "one that was not used before: the rule lets each JWT in once".to_owned(),
-                        got: Some("used up".to_owned()),
-                        fulfilled: usize::MAX,
-                    };
-                    tried.push(Tried { team: membership.team.clone(), rule: rule.name, why });
-                } else {
-                    membership.rules.push(rule);
-                    membership.grants.0.push(grant);
+                match refused.get(&rule.id) {
+                    Some(why) => tried.push(Tried { team: membership.team.clone(), rule: rule.name, why: why.clone() }),
+                    None => {
+                        membership.rules.push(rule);
+                        membership.grants.0.push(grant);
+                    }
                 }
             }
         }
         self.memberships.retain(|membership| !membership.rules.is_empty());
         tried
+    }
+
+    /// Whoever is left without a team is nobody here; a platform admin needs none.
+    fn or_no_rule(self, tried: Vec<Tried>) -> Result<Self, Unauthenticated> {
+        if self.memberships.is_empty() && !self.platform_admin {
+            return Err(Unauthenticated::NoRule(Box::new(NoRule { who: Arc::new(self), tried })));
+        }
+        Ok(self)
     }
 }
 

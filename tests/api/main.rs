@@ -8,6 +8,7 @@ mod health;
 mod identities;
 mod isolation;
 mod limits;
+mod oidc;
 mod openapi;
 mod platform_keys;
 mod problems;

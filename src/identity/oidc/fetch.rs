@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::{
     keys::KeySet,
+    refusal::quoted,
     settings::{IssuerSettings, is_loopback},
 };
 
@@ -30,14 +31,17 @@ pub(super) async fn fetch(client: &Client, issuer: &IssuerSettings) -> Result<Ke
         let jwks = jwks_address(&discovery, issuer)?;
         KeySet::parse(&get(client, jwks.as_str()).await?)
     };
-    tokio::time::timeout(TIMEOUT, both).await.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs())))
+    let fetched = tokio::time::timeout(TIMEOUT, both).await;
+    let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs())));
+    // A parser's error may repeat the whole text it did not like.
+    fetched.map_err(|why| quoted(&why))
 }
 
 /// Where the keys are, if the document is this issuer's own. Any host will do (GitLab's and GKE's differ), but not in the clear.
 fn jwks_address(discovery: &[u8], issuer: &IssuerSettings) -> Result<Url, String> {
     let discovery: Discovery = serde_json::from_slice(discovery).map_err(|error| format!("no discovery document: {error}"))?;
     if discovery.issuer != issuer.url {
-        return Err(format!("the discovery document is of {:?}", super::refusal::quoted(&discovery.issuer)));
+        return Err(format!("the discovery document is of {:?}", quoted(&discovery.issuer)));
     }
     let address = Url::parse(&discovery.jwks_uri).map_err(|error| format!("jwks_uri is not a URL: {error}"))?;
     let in_the_clear = address.scheme() == "http" && issuer.url.starts_with("http://") && is_loopback(&address);
@@ -48,7 +52,7 @@ fn jwks_address(discovery: &[u8], issuer: &IssuerSettings) -> Result<Url, String
 }
 
 async fn get(client: &Client, address: &str) -> Result<Vec<u8>, String> {
-    let request = client.get(address).header(reqwest::header::ACCEPT, "application/json");
+    let request = client.get(address).header(reqwest::header::ACCEPT, "application/json, application/jwk-set+json");
     let mut answer = request.send().await.map_err(|error| format!("{address}: {}", innermost(&error)))?;
     if answer.status() != 200 {
         // A redirect too: it is not followed, whoever could place one would choose the keys.

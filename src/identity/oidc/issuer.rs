@@ -17,6 +17,9 @@ use super::{
     settings::IssuerSettings,
 };
 
+/// The longest a caller may wait for keys: a fetch is bounded itself.
+pub(super) const CLIENT_TIMEOUT: Duration = fetch::TIMEOUT;
+
 /// An issuer on the list.
 #[derive(Debug)]
 pub(super) struct Issuer {
@@ -42,7 +45,7 @@ impl Issuer {
 
     /// The key that a token with this header must be signed with, fetched if need be and allowed.
     pub(super) async fn key(self: &Arc<Self>, kid: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, JwtError> {
-        match self.look(kid, algorithm) {
+        match self.look(kid, algorithm, Instant::now()) {
             Err(JwtError::UnknownKey { .. } | JwtError::KeysUnavailable { .. }) => {}
             found => return found,
         }
@@ -50,13 +53,13 @@ impl Issuer {
         if let Some(fetch) = fetch {
             ended(fetch).await;
         }
-        self.look(kid, algorithm)
+        self.look(kid, algorithm, Instant::now())
     }
 
-    fn look(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, JwtError> {
+    fn look(&self, kid: Option<&str>, algorithm: Algorithm, now: Instant) -> Result<DecodingKey, JwtError> {
         let state = self.lock();
         let issuer = || self.settings.url.clone();
-        let found = if state.schedule.usable(Instant::now()) { state.keys.find(kid, algorithm) } else { Err(NoKey::Unknown) };
+        let found = if state.schedule.usable(now) { state.keys.find(kid, algorithm) } else { Err(NoKey::Unknown) };
         found.map_err(|why| match (why, &state.failure) {
             (NoKey::OtherAlgorithm, _) => JwtError::Algorithm(format!("{algorithm:?}")),
             (NoKey::Ambiguous, _) => JwtError::AmbiguousKey { issuer: issuer(), kid: kid.map(str::to_owned) },
@@ -150,5 +153,37 @@ async fn ended(mut fetch: watch::Receiver<()>) {
     while fetch.changed().await.is_ok() {}
 }
 
-/// The longest a caller may wait for keys: a fetch is bounded itself.
-pub(super) const CLIENT_TIMEOUT: Duration = fetch::TIMEOUT;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbound::{Route, client};
+
+    const JWKS: &[u8] =
+        br#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}"#;
+
+    fn keys() -> Result<KeySet, String> {
+        KeySet::parse(JWKS)
+    }
+
+    #[test]
+    fn the_last_good_keys_serve_for_a_day_and_no_longer() {
+        let client = client(&Route::default(), CLIENT_TIMEOUT).expect("a client");
+        let issuer = Issuer::new("https://idp".parse().expect("an issuer"), client);
+        let start = Instant::now();
+        let look = |kid, hours: u64, second| {
+            issuer.look(Some(kid), Algorithm::EdDSA, start + Duration::from_secs(hours * 3600 + second)).map(|_| ())
+        };
+        let (url, kid) = ("https://idp".to_owned(), Some("k".to_owned()));
+        assert_eq!(look("k", 0, 0), Err(JwtError::UnknownKey { issuer: url.clone(), kid }), "nothing was fetched yet");
+        issuer.store(keys(), start);
+        assert_eq!(look("k", 0, 0), Ok(()));
+        issuer.store(Err("down".to_owned()), start);
+        let gone = Err(JwtError::KeysUnavailable { issuer: url, why: "down".to_owned() });
+        assert_eq!((look("k", 24, 0), look("other", 24, 0)), (Ok(()), gone.clone()));
+        assert_eq!(look("k", 24, 1), gone);
+        issuer.store(keys(), start + Duration::from_secs(24 * 3600));
+        assert_eq!(look("k", 24, 1), Ok(()), "it is up again");
+        issuer.store(KeySet::parse(br#"{"keys":[]}"#), start + Duration::from_secs(24 * 3600));
+        assert!(look("k", 24, 1).is_err(), "an empty set takes every key back");
+    }
+}

@@ -5,6 +5,8 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::refusal::quoted;
+
 /// More keys than this are no key set.
 const MOST_KEYS: usize = 64;
 
@@ -57,7 +59,7 @@ impl KeySet {
         for jwk in &document.keys {
             match Key::parse(jwk) {
                 Ok(key) => set.add(key),
-                Err(why) => set.skipped.push(format!("{:?}: {why}", jwk.get("kid").and_then(Value::as_str))),
+                Err(why) => set.skipped.push(quoted(&format!("{why}: {:?}", jwk.get("kid").and_then(Value::as_str)))),
             }
         }
         Ok(set)

@@ -75,13 +75,13 @@ impl Provider {
             .expect("node is there where npm is");
         let stdin = child.stdin.take().expect("it is piped");
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let issuer = stdout.next_line().await.expect("a line").expect("it started");
+        let issuer = said(&mut stdout).await;
         Some(Self { issuer, secret, stdin, stdout, _killed_with_it: child })
     }
 
     async fn told(&mut self, line: &str) {
         self.stdin.write_all(format!("{line}\n").as_bytes()).await.expect("it reads");
-        assert_eq!(self.stdout.next_line().await.expect("a line").as_deref(), Some("done"));
+        assert_eq!(said(&mut self.stdout).await, "done");
     }
 
     async fn token(&self, algorithm: &str) -> String {
@@ -91,6 +91,16 @@ impl Provider {
         let asked = client.post(format!("{}/token", self.issuer)).basic_auth("nightly-build", Some(&self.secret)).form(&form);
         let answer: Value = asked.send().await.expect("an answer").json().await.expect("JSON");
         answer["access_token"].as_str().unwrap_or_else(|| panic!("a token: {answer}")).to_owned()
+    }
+}
+
+/// The next line of our own; the library has things to say too.
+async fn said(stdout: &mut Lines<BufReader<ChildStdout>>) -> String {
+    loop {
+        let line = stdout.next_line().await.expect("a line").expect("it runs");
+        if !line.starts_with("oidc-provider ") {
+            return line;
+        }
     }
 }
 

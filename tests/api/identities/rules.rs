@@ -113,9 +113,9 @@ async fn a_rule_that_is_no_rule_is_refused_in_words() {
     let cases = [
         (json!({"claims": {}}), vec!["claims"]),
         (json!({"claims": {"ref": "refs/heads/main"}}), vec!["claims"]),
-        (json!({"claims": {"repository": "*"}}), vec!["claims"]),
-        (json!({"claims": {"repository": "acme/*"}}), vec!["claims"]),
-        (json!({"claims": {"repository_owner": "acme"}}), vec!["claims"]),
+        (json!({"claims": {"repository": "*"}}), vec!["claims.repository"]),
+        (json!({"claims": {"repository": "acme/*"}}), vec!["whole_organisation"]),
+        (json!({"claims": {"repository_owner": "acme"}}), vec!["whole_organisation"]),
         (json!({"claims": {"repository": "acme/web", "repositry_id": "7"}}), vec!["claims.repositry_id"]),
         (json!({"claims": {"repository": "acme/web", "aud": "x"}}), vec!["claims.aud"]),
         (json!({"issuer": "https://unknown.example"}), vec!["issuer"]),
