@@ -51,7 +51,7 @@ pub(super) struct Session {
 /// For a CI identity alone: turns it into a credential for a job that outlives its own token, with what the trust rules give that
 /// let it in, for the shortest `session_max` of these. It ends sooner when one of the rules is changed or deleted.
 #[utoipa::path(post, path = "/sessions", tag = docs::SERVICE, security(("bearer" = [])), params(TeamParameter),
-    request_body(content = CreateSession, description = "May be left out."),
+    request_body(content = CreateSession, description = "May be left out.", example = json!({})),
     responses((status = 201, description = "The session, shown this once.", body = Session)))]
 pub(super) async fn create_session(
     State(state): State<ApiState>,

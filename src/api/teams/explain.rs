@@ -24,10 +24,10 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct Explain {
     /// Claims as they stand in a JWT, `iss` included.
-    #[schema(value_type = Option<Object>, example = json!({"iss": "https://token.actions.githubusercontent.com", "sub": "repo:acme/web:ref:refs/heads/main", "repository": "acme/web", "repository_id": "1", "repository_owner_id": "2", "event_name": "push"}))]
+    #[schema(value_type = Option<BTreeMap<String, Value>>, example = json!({"iss": "https://token.actions.githubusercontent.com", "repository": "acme/web", "ref": "refs/heads/main", "event_name": "push"}))]
     claims: Option<Map<String, Value>>,
     /// A JWT: it is verified too, and not used up.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, example = "eyJ…")]
     jwt: Option<PresentedCredential>,
 }
 
