@@ -33,6 +33,7 @@ impl Metrics {
         );
         metrics::describe_counter!("token_broker_journal_replays_total", "Pairs committed from the journal.");
         metrics::describe_counter!("token_broker_problems_total", "Errors answered, by problem.");
+        metrics::describe_counter!("token_broker_issuer_fetches_total", "Fetches of an issuer's keys, by issuer and outcome.");
         metrics::describe_gauge!(
             "token_broker_journal_backlog",
             "Entries of this replica's journal that wait for Postgres or for JFrog."

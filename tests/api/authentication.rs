@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
-use token_broker::crypto;
+use token_broker::{cli::serve, crypto};
 
-use crate::app::{Answer, TestApp};
+use crate::app::{Answer, TestApp, settings};
 
 /// A key of the right form and checksum, which nobody made.
 fn well_formed(id: &str, secret: &str) -> String {
@@ -79,6 +79,20 @@ async fn a_deleted_key_is_refused_within_a_second() {
     app.admin.delete("/teams/payments/keys/ci").await.expect(204);
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     app.ci.get("/whoami").await.refused(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_deleted_key_is_refused_within_a_second_on_every_replica() {
+    let app = TestApp::start().await;
+    let journal = tempfile::tempdir().expect("a directory");
+    let settings = settings(&app.database, &app.simulator, &journal, &app.master_keys);
+    let other = serve::start(settings, None).await.expect("it starts");
+    let there = app.ci.of(&other);
+    there.get("/whoami").await.expect(200);
+    app.admin.delete("/teams/payments/keys/ci").await.expect(204);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    there.get("/whoami").await.refused(401, "unauthenticated");
+    other.stop().await;
 }
 
 #[tokio::test]

@@ -5,14 +5,29 @@ use std::fs;
 use serde_json::json;
 use token_broker::dev::simulator::{Fault, Route, Rule};
 
-use crate::app::{TestApp, process::Replica};
+use crate::app::{TestApp, issuer::Issuer, process::Replica};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_the_database_the_journal_or_the_logs_at_trace() {
     let app = TestApp::start().await;
     let journal = tempfile::tempdir().expect("a directory");
-    let mut replica = Replica::start(&app, journal.path(), "trace").await;
+    let issuer = Issuer::start().await;
+    let trusted = [("RUST_LOG", "trace"), ("TOKEN_BROKER_OIDC_ISSUERS", issuer.url())];
+    let mut replica = Replica::launch(&app, journal.path(), &trusted).await.expect("it starts");
     let admin = replica.client(&app.admin);
+
+    let rule = json!({"name": "jobs", "issuer": issuer.url(), "claims": {"sub": "a-job"}, "role": "ci"});
+    admin.post("/teams/payments/trust-rules", rule).await.expect(201);
+    let signed = |subject: &str| {
+        let mut claims = issuer.claims();
+        claims["sub"] = json!(subject);
+        issuer.sign(&claims)
+    };
+    let (job, stranger) = (admin.with_key(signed("a-job")), admin.with_key(signed("another")));
+    let session = job.post("/sessions", json!({})).await.expect(201).json["session"].as_str().expect("a session").to_owned();
+    admin.with_key(session.clone()).get("/whoami").await.expect(200);
+    stranger.get("/whoami?team=payments").await.expect(401);
+    admin.post("/teams/payments/trust-rules/explain", json!({"jwt": stranger.key()})).await.expect(200);
 
     let reference =
         json!({"name": "deploy", "include_reference_token": true, "identity_token": app.simulator.add_user("someone", false)});
@@ -41,9 +56,11 @@ async fn no_secret_is_in_the_database_the_journal_or_the_logs_at_trace() {
     assert!(secrets.len() >= 12, "there was something to find: {}", secrets.len());
     secrets.push(refused["identity_token"].as_str().expect("text").to_owned());
     secrets.push("misplaced-secret-4711".to_owned());
-    for client in [&app.admin, &app.ci, &app.platform] {
+    for client in [&app.admin, &app.ci, &app.platform, &job, &stranger] {
         secrets.push(client.key().to_owned());
     }
+    secrets.push(job.key().rsplit('.').next().expect("a signature").to_owned());
+    secrets.push(session);
     secrets.push(app.master_keys.split_once(':').expect("a key").1.to_owned());
 
     let log = replica.log();
