@@ -136,3 +136,44 @@ fn platform_admins(json: &str, issuers: &[IssuerSettings]) -> anyhow::Result<Vec
     }
     Ok(accepted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GITHUB: &str = "https://token.actions.githubusercontent.com";
+
+    #[test]
+    fn issuers_are_read_and_none_is_given_twice() {
+        let read = issuers(" https://gitlab.com , kubernetes=https://k8s.corp RS256 ES256,").expect("reads");
+        assert_eq!(read.iter().map(|issuer| issuer.url.as_str()).collect::<Vec<_>>(), ["https://gitlab.com", "https://k8s.corp"]);
+        assert!(issuers("").expect("none").is_empty());
+        for bad in ["https://a,https://a", "gitlab.com", "http://gitlab.corp", "https://a HS256", "x=https://a"] {
+            let error = issuers(bad).expect_err(bad);
+            assert!(error.to_string().contains("TOKEN_BROKER_OIDC_ISSUERS"), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_platform_admins_rule_is_judged_and_needs_ids_that_never_change() {
+        let known = issuers(GITHUB).expect("reads");
+        let rule = |issuer: &str, claims: &str| format!(r#"[{{"issuer": "{issuer}", "claims": {claims}}}]"#);
+        let good = rule(GITHUB, r#"{"repository_id": "1", "repository_owner_id": "2", "ref": "refs/heads/main"}"#);
+        assert_eq!(platform_admins(&good, &known).expect("a rule").len(), 1);
+        assert!(platform_admins("", &known).expect("none").is_empty());
+        for (bad, why) in [
+            (rule(GITHUB, r#"{"repository": "acme/infra"}"#), "ids that never change"),
+            (rule(GITHUB, "{}"), "claims"),
+            (rule(GITHUB, r#"{"ref": "refs/heads/main"}"#), "claims"),
+            (rule(GITHUB, r#"{"repository_id": "*"}"#), "claims.repository_id"),
+            (rule("https://gitlab.com", r#"{"project_id": "1"}"#), "not among TOKEN_BROKER_OIDC_ISSUERS"),
+            (r#"{"issuer": "x", "claims": {}}"#.to_owned(), "must be"),
+            (r#"[{"issuer": "x"}]"#.to_owned(), "must be"),
+            (r#"[{"issuer": "x", "claims": {}, "role": "admin"}]"#.to_owned(), "must be"),
+            ("repository_id=1".to_owned(), "must be"),
+        ] {
+            let error = format!("{:#}", platform_admins(&bad, &known).expect_err(&bad));
+            assert!(error.contains("TOKEN_BROKER_PLATFORM_ADMINS") && error.contains(why), "{error}");
+        }
+    }
+}
