@@ -59,6 +59,10 @@ impl Authentication {
 
     /// The identity's caller by the rules as they are now.
     pub(super) async fn by_identity(&self, identity: &Arc<Identity>, sha256: [u8; 32]) -> Result<Caller, Unauthenticated> {
+        // Of a caller that has waited, the signature is known to be good; the time may be over.
+        if identity.has_ended() {
+            return Err(Unauthenticated::Expired("the JWT".to_owned()));
+        }
         let who = stranger(identity, sha256);
         let mut platform = self.platform_rules.iter().filter(|rule| rule.issuer == identity.issuer);
         if platform.any(|rule| rule.conditions.check(&identity.claims, &BTreeMap::new()).is_ok()) {

@@ -1,6 +1,6 @@
 //! The verification itself, top to bottom: nothing is fetched for a stranger, and nothing is believed before the signature.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::ensure;
 use jsonwebtoken::{DecodingKey, Validation, errors::ErrorKind};
@@ -34,6 +34,13 @@ pub struct Identity {
     pub jti: Option<String>,
     /// `exp`; the token is taken until 60 s after it.
     pub expires_at: OffsetDateTime,
+}
+
+impl Identity {
+    /// Whether the token is taken no more.
+    pub fn has_ended(&self) -> bool {
+        OffsetDateTime::now_utc() > self.expires_at + Duration::from_secs(u64::from(LEEWAY))
+    }
 }
 
 /// The issuers whose tokens are believed, with their keys.

@@ -1,6 +1,7 @@
 //! What a rule lets in, and what it does not.
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use super::World;
 
@@ -105,6 +106,23 @@ async fn a_rule_that_is_changed_or_deleted_is_felt_within_a_second() {
     world.felt().await;
     job.get("/whoami").await.refused(401, "unauthenticated");
     world.app.admin.delete(path).await.refused(404, "not-found");
+}
+
+#[tokio::test]
+async fn a_job_whose_token_ends_while_it_waits_is_handed_nothing() {
+    let world = World::start().await;
+    world.app.register_with("deploy", json!({"reuse_for": 1})).await.expect(201);
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    world.app.let_pass(10).await;
+    world.job(json!({})).get("/whoami").await.expect(200);
+    world.app.simulator.knobs(|knobs| knobs.latency_ms = 1_900);
+    // On a busy machine the token may have ended before it was looked at: then another is tried.
+    while world.app.simulator.refreshes() == 0 {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        // It is taken until a minute after its end: for less than two seconds.
+        let job = world.job(json!({"iat": now - 600, "exp": now - 59}));
+        job.refresh("deploy", json!({})).await.refused(401, "unauthenticated");
+    }
 }
 
 #[tokio::test]
