@@ -78,6 +78,11 @@ async fn with_one_team_no_row_of_another_is_visible_changeable_or_deletable() {
         if table == "audit_events" {
             continue;
         }
+        // As if the application had forgotten every condition of its own.
+        let everything = format!("update {table} set {column} = {column} where (select in_team('{ours}'))");
+        let done = sqlx::query(AssertSqlSafe(everything.clone())).execute(&mut service).await.expect("runs");
+        let own = app.database.count(&format!("select count(*) from {table} where {column} = '{ours}'")).await;
+        assert_eq!(i64::try_from(done.rows_affected()).expect("few"), own, "{everything}");
         let before = app
             .database
             .text(&format!("select md5(string_agg(t::text, '' order by t::text)) from {table} t where {column} = '{theirs}'"))
