@@ -17,7 +17,7 @@ use super::{
 use crate::{
     actor::Actor,
     broker::BrokerError,
-    identity::{Caller, Unauthenticated},
+    identity::{Caller, JwtError, Unauthenticated},
     secret::PresentedCredential,
 };
 
@@ -78,6 +78,9 @@ async fn refused(error: Unauthenticated, state: &ApiState, context: &Context, te
     };
     if let Err(too_often) = state.limits.failure(context.address, key).await {
         return too_many(too_often).because(error);
+    }
+    if matches!(error, Unauthenticated::Jwt(JwtError::KeysUnavailable { .. })) {
+        return Problem::issuer_unavailable(error);
     }
     let Unauthenticated::NoRule(refused) = &error else { return Problem::unauthenticated(error) };
     let (team, why) = refused.concerns(team).unzip();

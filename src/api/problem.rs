@@ -109,6 +109,12 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Not authenticated", detail).because(reason)
     }
 
+    /// A JWT that can be judged neither way: whoever asks again may be let in.
+    pub(super) fn issuer_unavailable(reason: impl std::fmt::Display) -> Self {
+        let detail = "The issuer of this JWT cannot be asked for its keys now: try again.";
+        Self::unavailable("issuer-unavailable", "Issuer unavailable", detail, reason, Duration::from_secs(5))
+    }
+
     /// One answer for what does not exist and for what the caller may not see.
     pub(super) fn not_found(reason: impl std::fmt::Display) -> Self {
         let detail = "There is nothing here, or nothing that this credential may see.";

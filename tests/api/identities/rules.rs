@@ -1,9 +1,12 @@
 //! What a rule lets in, and what it does not.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::World;
+use crate::app::{TestApp, issuer::Issuer};
 
 #[tokio::test]
 async fn a_job_with_no_secret_is_handed_the_token_that_a_rule_names() {
@@ -106,6 +109,27 @@ async fn a_rule_that_is_changed_or_deleted_is_felt_within_a_second() {
     world.felt().await;
     job.get("/whoami").await.refused(401, "unauthenticated");
     world.app.admin.delete(path).await.refused(404, "not-found");
+}
+
+#[tokio::test]
+async fn while_an_issuer_cannot_be_asked_for_its_keys_a_job_is_told_to_come_back() {
+    let issuer = Issuer::start().await;
+    issuer.down();
+    let app = TestApp::start_trusting(&[format!("github={}", issuer.url())]).await;
+    let world = World { app, issuer };
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    let job = world.job(json!({}));
+    assert_eq!(job.get("/whoami").await.refused(503, "issuer-unavailable").retry_after(), 5);
+    world.issuer.up();
+    let mut answer = job.get("/whoami").await;
+    while answer.status == 503 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        answer = job.get("/whoami").await;
+    }
+    answer.expect(200);
+    // What is known already is good while it is away again.
+    world.issuer.down();
+    world.job(json!({"run_id": "78"})).get("/whoami").await.expect(200);
 }
 
 #[tokio::test]
