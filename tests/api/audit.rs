@@ -106,7 +106,7 @@ async fn what_is_refused_is_written_down_with_the_precise_reason() {
             "role viewer may not do this",
         ),
         (app.ci.get("/tokens?team=orders").await, "key:payments/ci", "GET /tokens", "belongs to team payments"),
-        (app.admin.post("/teams", json!({"name": "x"})).await, "key:payments/admin", "POST /teams", "role admin may not do this"),
+        (app.admin.post("/teams", json!({"name": "x"})).await, "key:payments/admin", "POST /teams", "is no platform admin"),
         (
             app.admin.patch("/tokens/deploy", json!({"reuse_for": -1})).await,
             "key:payments/admin",
