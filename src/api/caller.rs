@@ -35,13 +35,12 @@ impl FromRequestParts<ApiState> for Authenticated {
         let context = parts.extensions.get::<Context>().ok_or_else(|| Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
         let credential = bearer(parts)?;
         let team = team_named(parts);
-        let found = state.broker.authentication().authenticate(&credential, &context.nobody()).await;
+        let found = state.broker.authentication().authenticate(&credential, team.as_deref(), &context.nobody()).await;
         let caller = match found {
             Ok(caller) => caller,
             Err(error) => return Err(refused(error, state, context, team.as_deref()).await),
         };
         state.limits.credential(caller.credential_sha256()).await.map_err(too_many)?;
-        let caller = team.map_or_else(|| Arc::clone(&caller), |team| Arc::new(caller.in_team(&team)));
         // Set once a request; a second extraction of the same request finds the same caller.
         drop(context.caller.set(Arc::clone(&caller)));
         let actor = caller.actor(Some(context.request_id.clone()), context.address.map(|address| address.to_string()));

@@ -14,7 +14,7 @@ use crate::{
     actor::Actor,
     crypto,
     secret::PresentedCredential,
-    store::{Store, StoreError},
+    store::{Claims, Store, StoreError},
 };
 
 /// Longest credential that is looked at.
@@ -30,8 +30,14 @@ pub struct Authentication {
     pub(super) issuers: Issuers,
     pub(super) platform_rules: Arc<[PlatformRule]>,
     recent: Cache<[u8; 32], Arc<Caller>>,
+    jobs: Cache<[u8; 32], Arc<Caller>>,
+    /// Jobs that were let in earlier, compared with the rules once more. Never taken for jobs that show a JWT: theirs was not
+    /// verified now.
+    again: Cache<[u8; 32], Arc<Caller>>,
     /// By issuer.
     pub(super) rules: Cache<String, Arc<[Rule]>>,
+    /// What rules learnt just now, by their id.
+    pub(super) learnt: Cache<Uuid, Option<Claims>>,
     /// Rules whose use was recorded within the last minute.
     pub(super) touched: Cache<Uuid, ()>,
 }
@@ -69,29 +75,43 @@ impl Shown {
 impl Authentication {
     /// Over this store, trusting these issuers; `platform_rules` say which of their identities are platform admins.
     pub fn new(store: Store, issuers: Issuers, platform_rules: Vec<PlatformRule>) -> Self {
-        let remembered = |capacity| Cache::builder().max_capacity(capacity).time_to_live(REMEMBERED);
+        let remembered = || Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED);
+        // A job is compared with rules that were read earlier: the two must not add up to more.
+        let half = || Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED / 2);
         Self {
             store,
             issuers,
             platform_rules: platform_rules.into(),
-            recent: remembered(10_000).build(),
-            rules: Cache::builder().max_capacity(1_000).time_to_live(REMEMBERED).build(),
+            recent: remembered().build(),
+            jobs: half().build(),
+            again: half().build(),
+            rules: Cache::builder().max_capacity(1_000).time_to_live(REMEMBERED / 2).build(),
+            learnt: Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED).build(),
             touched: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
         }
     }
 
-    /// Who holds this credential.
+    /// Who holds this credential, in `team` where the request names one. `stranger` stands in the audit where a rule learns from it.
     ///
     /// # Errors
     /// See [`Unauthenticated`].
-    pub async fn authenticate(&self, credential: &PresentedCredential, stranger: &Actor) -> Result<Arc<Caller>, Unauthenticated> {
+    pub async fn authenticate(
+        &self,
+        credential: &PresentedCredential,
+        team: Option<&str>,
+        stranger: &Actor,
+    ) -> Result<Arc<Caller>, Unauthenticated> {
+        let of_team = |caller: Arc<Caller>| team.map_or_else(|| Arc::clone(&caller), |team| Arc::new(caller.in_team(team)));
         match Shown::read(credential)? {
-            Shown::Key(key) => self.remembered(key.sha256, self.by_key(&key.public_id, key.sha256)).await,
-            Shown::Session(session) => self.remembered(session.sha256, self.by_session(&session.public_id, session.sha256)).await,
+            Shown::Key(key) => remembered(&self.recent, key.sha256, self.by_key(&key.public_id, key.sha256)).await.map(of_team),
+            Shown::Session(session) => {
+                let found = self.by_session(&session.public_id, session.sha256);
+                remembered(&self.recent, session.sha256, found).await.map(of_team)
+            }
             Shown::Jwt => {
                 let sha256 = crypto::sha256(credential.expose().as_bytes());
-                let caller = self.remembered(sha256, self.by_jwt(credential, sha256, stranger)).await?;
-                self.once(caller).await
+                let caller = remembered(&self.jobs, sha256, self.by_jwt(credential, sha256)).await?;
+                self.admitted(of_team(caller), stranger).await
             }
         }
     }
@@ -102,9 +122,9 @@ impl Authentication {
     /// Postgres.
     pub async fn still_holds(&self, caller: &Caller) -> Result<bool, StoreError> {
         let found = match &caller.held {
-            Held::Key(id) => self.remembered(caller.sha256, self.by_key(id, caller.sha256)).await,
-            Held::Session(id) => self.remembered(caller.sha256, self.by_session(id, caller.sha256)).await,
-            Held::Identity(identity) => self.remembered(caller.sha256, self.by_identity(identity, caller.sha256)).await,
+            Held::Key(id) => remembered(&self.recent, caller.sha256, self.by_key(id, caller.sha256)).await,
+            Held::Session(id) => remembered(&self.recent, caller.sha256, self.by_session(id, caller.sha256)).await,
+            Held::Identity(identity) => remembered(&self.again, caller.sha256, self.by_identity(identity, caller.sha256)).await,
         };
         match found {
             Ok(now) => {
@@ -113,16 +133,6 @@ impl Authentication {
             Err(Unauthenticated::Store(error)) => Err(error),
             Err(_) => Ok(false),
         }
-    }
-
-    /// A credential is verified once a second, however many show it: who comes meanwhile waits for the same answer.
-    async fn remembered(
-        &self,
-        sha256: [u8; 32],
-        verified: impl Future<Output = Result<Caller, Unauthenticated>>,
-    ) -> Result<Arc<Caller>, Unauthenticated> {
-        let verified = self.recent.try_get_with(sha256, async { verified.await.map(Arc::new) }).await;
-        verified.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(|shared| shared.told_again()))
     }
 
     /// What is known of an issuer; `None`: it is not trusted.
@@ -142,4 +152,14 @@ impl Authentication {
     pub async fn keep_fresh(self, stop: tokio_util::sync::CancellationToken) {
         self.issuers.keep_fresh(stop).await;
     }
+}
+
+/// A credential is verified once in a while, however many show it: who comes meanwhile waits for the same answer.
+async fn remembered(
+    cache: &Cache<[u8; 32], Arc<Caller>>,
+    sha256: [u8; 32],
+    verified: impl Future<Output = Result<Caller, Unauthenticated>>,
+) -> Result<Arc<Caller>, Unauthenticated> {
+    let verified = cache.try_get_with(sha256, async { verified.await.map(Arc::new) }).await;
+    verified.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(|shared| shared.told_again()))
 }

@@ -5,12 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
     Authentication, Conditions, Identity, Mismatch, Unauthenticated,
-    caller::{Caller, Held, MatchedRule, Membership, Team},
+    caller::{Caller, FirstUse, Held, MatchedRule, Membership, Team},
     grant::{Grant, Grants},
     identifying,
     unauthenticated::{NoRule, Tried},
@@ -40,21 +40,28 @@ pub(super) struct Rule {
     team: Team,
     name: MatchedRule,
     grant: Grant,
-    conditions: Conditions,
+    conditions: Arc<Conditions>,
     pins: Claims,
 }
 
 impl Authentication {
-    /// The holder of a JWT. `stranger` stands in the audit where a rule learns from it.
-    pub(super) async fn by_jwt(
-        &self,
-        credential: &PresentedCredential,
-        sha256: [u8; 32],
-        stranger: &Actor,
-    ) -> Result<Caller, Unauthenticated> {
+    /// The holder of a JWT, not yet admitted.
+    pub(super) async fn by_jwt(&self, credential: &PresentedCredential, sha256: [u8; 32]) -> Result<Caller, Unauthenticated> {
         let identity = Arc::new(self.identity(credential).await?);
-        let caller = self.by_identity(&identity, sha256).await?;
-        self.learn(&identity, caller, stranger).await
+        self.by_identity(&identity, sha256).await
+    }
+
+    /// What a call comes to in its team: rules learn, a JWT is used up, a use is noted. Nothing of the kind in other teams, or another
+    /// team's admin could learn of the job by a rule that fits it, and hold it up; and nothing while it is not said which team is
+    /// meant, as nothing can be done then.
+    pub(super) async fn admitted(&self, caller: Arc<Caller>, stranger: &Actor) -> Result<Arc<Caller>, Unauthenticated> {
+        let (Held::Identity(identity), Some(_)) = (&caller.held, caller.membership()) else { return Ok(caller) };
+        let caller = self.learn(identity, Arc::clone(&caller), stranger).await?;
+        let caller = self.once(caller).await?;
+        if let Some(membership) = caller.membership() {
+            self.touch(membership).await?;
+        }
+        Ok(caller)
     }
 
     /// The identity's caller by the rules as they are now.
@@ -72,11 +79,8 @@ impl Authentication {
         for rule in self.rules_of(&identity.issuer).await?.iter() {
             match rule.conditions.check(&identity.claims, &rule.pins) {
                 Err(why) => tried.push(Tried { team: rule.team.clone(), rule: rule.name.name.clone(), why }),
-                Ok(()) => add(&mut memberships, rule),
+                Ok(()) => add(&mut memberships, rule, &identity.claims),
             }
-        }
-        for membership in &memberships {
-            self.touch(membership).await?;
         }
         Caller { memberships, ..who }.or_no_rule(tried)
     }
@@ -111,40 +115,47 @@ impl Authentication {
             .inspect_err(|errors| tracing::warn!(team = row.team_name, rule = row.name, ?errors, "a trust rule is not usable"));
         Some(Rule {
             team: Team { id: row.team_id, name: row.team_name },
-            name: MatchedRule { id: row.id, name: row.name, session_max: row.session_max, single_use: row.single_use },
+            name: MatchedRule {
+                id: row.id,
+                name: row.name,
+                session_max: row.session_max,
+                single_use: row.single_use,
+                first_use: None,
+            },
             grant: Grant::stored(&row.role, row.token_patterns),
-            conditions: conditions.ok()?,
+            conditions: Arc::new(conditions.ok()?),
             pins: row.pins.0,
         })
     }
 
     /// Rules that name a repository or project only by its name learn its id at their first use. Another job may be first, with
     /// another repository's id: what Postgres says then counts, not what was read before.
-    async fn learn(&self, identity: &Identity, mut caller: Caller, stranger: &Actor) -> Result<Caller, Unauthenticated> {
+    async fn learn(&self, identity: &Identity, caller: Arc<Caller>, stranger: &Actor) -> Result<Arc<Caller>, Unauthenticated> {
         let mut refused = HashMap::new();
-        for rule in self.rules_of(&identity.issuer).await?.iter().filter(|rule| caller.has_rule(rule.name.id)) {
-            let (team, id) = (rule.team.id, rule.name.id);
-            let pins = rule.conditions.to_pin(&identity.claims, &rule.pins);
-            let pinned = if pins.is_empty() {
-                Some(rule.pins.clone())
-            } else {
+        for Membership { team, rules, .. } in caller.memberships() {
+            for (id, first) in rules.iter().filter_map(|rule| Some((rule.id, rule.first_use.clone()?))) {
+                let (team, pins) = (team.id, first.to_pin);
                 let actor = Actor { name: caller.name.clone(), recognised_by: caller.recognised_by.clone(), ..stranger.clone() };
                 let pin = move |store: Store| async move { store.pin_trust_rule(team, id, &pins, &actor).await };
-                let pinned = self.store.promptly(pin).await?;
+                let pinned = self.learnt.try_get_with(id, self.store.promptly(pin)).await;
+                let pinned = pinned.map_err(|error: Arc<StoreError>| error.told_again())?;
                 self.rules.invalidate(&identity.issuer).await;
-                pinned
-            };
-            let checked = pinned.map(|pins| rule.conditions.check(&identity.claims, &pins));
-            if let Err(why) = checked.unwrap_or_else(|| Err(mismatch("iss", "the issuer of a rule that still stands"))) {
-                refused.insert(id, why);
+                let checked = pinned.map(|pins| first.conditions.check(&identity.claims, &pins));
+                if let Err(why) = checked.unwrap_or_else(|| Err(mismatch("iss", "the issuer of a rule that still stands"))) {
+                    refused.insert(id, why);
+                }
             }
         }
-        let tried = caller.without(&refused);
-        caller.or_no_rule(tried)
+        if refused.is_empty() {
+            return Ok(caller);
+        }
+        let mut rest = Caller::clone(&caller);
+        let tried = rest.without(&refused);
+        rest.or_no_rule(tried).map(Arc::new)
     }
 
     /// Rules that let each JWT in once fall away for one that was used before.
-    pub(super) async fn once(&self, caller: Arc<Caller>) -> Result<Arc<Caller>, Unauthenticated> {
+    async fn once(&self, caller: Arc<Caller>) -> Result<Arc<Caller>, Unauthenticated> {
         let Held::Identity(identity) = &caller.held else { return Ok(caller) };
         let single_use = caller.memberships.iter().flat_map(|membership| &membership.rules).filter(|rule| rule.single_use);
         let single_use: Vec<Uuid> = single_use.map(|rule| rule.id).collect();
@@ -213,13 +224,15 @@ impl Caller {
 }
 
 /// One grant for each rule, in the same order.
-fn add(memberships: &mut Vec<Membership>, rule: &Rule) {
+fn add(memberships: &mut Vec<Membership>, rule: &Rule, claims: &Map<String, Value>) {
     let at = memberships.iter().position(|known| known.team == rule.team).unwrap_or_else(|| {
         memberships.push(Membership { team: rule.team.clone(), grants: Grants::default(), rules: Vec::new() });
         memberships.len() - 1
     });
     memberships[at].grants.0.push(rule.grant.clone());
-    memberships[at].rules.push(rule.name.clone());
+    let to_pin = rule.conditions.to_pin(claims, &rule.pins);
+    let first_use = (!to_pin.is_empty()).then(|| FirstUse { conditions: Arc::clone(&rule.conditions), to_pin });
+    memberships[at].rules.push(MatchedRule { first_use, ..rule.name.clone() });
 }
 
 /// A verified identity that is nothing here yet.

@@ -6,10 +6,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Identity,
+    Conditions, Identity,
     grant::{Action, Grants, Role},
 };
-use crate::{actor::Actor, names::Name};
+use crate::{actor::Actor, names::Name, store::Claims};
 
 /// A team, as a caller belongs to it or has named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,17 @@ pub struct MatchedRule {
     pub session_max: i32,
     /// Each JWT is good for one call.
     pub single_use: bool,
+    /// Nobody was let in by it before, as far as is known: it learns from who comes.
+    pub(super) first_use: Option<FirstUse>,
+}
+
+/// What a rule learns from the first who comes.
+#[derive(Clone, Debug)]
+pub(super) struct FirstUse {
+    /// The rule's.
+    pub conditions: Arc<Conditions>,
+    /// Ids that never change.
+    pub to_pin: Claims,
 }
 
 /// What was presented, so that it can be verified once more.

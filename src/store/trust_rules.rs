@@ -265,7 +265,7 @@ impl Store {
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, request_id, address, detail)
                    select pinned.team_id, $4::jsonb->>'name', $4->'recognised_by', 'rule.pin', 'done', $4->>'request_id',
                           $4->>'address', jsonb_build_object('rule', pinned.name, 'pins', pinned.pins)
-                   from pinned)
+                   from pinned where pinned.pins @> $3)
                select pins as "pins: Json<Claims>" from pinned"#,
             team,
             rule,

@@ -1,5 +1,6 @@
 //! CI identities from outside: rules, sessions, explanations, over a real issuer's tokens of each kind.
 
+mod attacks;
 mod audited;
 mod platform_admins;
 mod provider;

@@ -1,0 +1,89 @@
+//! What an attacker tried, and got nothing by.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::World;
+use crate::app::Client;
+
+/// The admin of another team, who writes rules that fit the jobs of `acme/web`.
+async fn eve(world: &World) -> Client {
+    world.app.platform.post("/teams", json!({"name": "eve"})).await.expect(201);
+    world.app.team_key("eve", "admin", json!({"role": "admin"})).await
+}
+
+#[tokio::test]
+async fn a_jwt_that_ended_is_not_kept_alive_by_who_waits_with_it() {
+    let world = World::start().await;
+    world.app.register("deploy").await;
+    world.write(world.rule("main", json!({"role": "admin"}))).await.expect(201);
+    world.job(json!({})).get("/whoami").await.expect(200);
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    // Taken for three more seconds.
+    let job = world.job(json!({"iat": now - 300, "nbf": now - 300, "exp": now - 57}));
+    job.get("/whoami").await.expect(200);
+    // Nothing lives that long: it waits until its time is up, and the JWT's, while the token is somebody else's.
+    world
+        .app
+        .database
+        .run(
+            "insert into attempts (token_id, id, team_id, kind, spent_generation, lease_until, replica, actor)
+             select id, gen_random_uuid(), team_id, 'recreate', generation, now() + interval '1 hour', gen_random_uuid(), 'x' from tokens",
+        )
+        .await;
+    let waited = job.refresh("deploy", json!({"max_age": 0, "wait": 5})).await;
+    let after = job.get("/whoami").await;
+    assert_eq!((waited.status, after.status), (401, 401), "{} {}", waited.text, after.text);
+}
+
+#[tokio::test]
+async fn a_deleted_rule_lets_nobody_in_after_a_second_whatever_was_read_when() {
+    let world = World::start().await;
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    // Pinned; then the rules are read anew by the next job.
+    world.job(json!({})).get("/whoami").await.expect(200);
+    world.felt().await;
+    world.job(json!({})).get("/whoami").await.expect(200);
+    world.app.admin.delete("/teams/payments/trust-rules/main").await.expect(204);
+    let deleted = tokio::time::Instant::now();
+    let mut jobs = Vec::new();
+    while deleted.elapsed() < Duration::from_millis(1000) {
+        let job = world.job(json!({}));
+        job.get("/whoami").await;
+        jobs.push(job);
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    for job in jobs {
+        job.get("/whoami").await.refused(401, "unauthenticated");
+    }
+}
+
+#[tokio::test]
+async fn another_teams_rule_learns_nothing_of_a_job_that_names_its_own_team() {
+    let world = World::start().await;
+    let eve = eve(&world).await;
+    let spy = world.rule("spy", json!({"single_use": true}));
+    eve.post("/teams/eve/trust-rules", spy).await.expect(201);
+    world.write(world.rule("ours", json!({}))).await.expect(201);
+    let job = world.job(json!({}));
+    job.get("/whoami?team=payments").await.expect(200);
+    // Not said which: nothing can be done, so nothing is used up or learnt either.
+    job.get("/whoami").await.refused(400, "team-required");
+    let seen = eve.get("/teams/eve/trust-rules/spy").await.expect(200).json;
+    assert_eq!((&seen["pins"], &seen["last_used_at"]), (&json!({}), &json!(null)));
+    let theirs = "select count(*) from audit_events a join teams t on t.id = a.team_id
+                  where t.name = 'eve' and a.recognised_by::text like '%acme/web%'";
+    assert_eq!(world.app.database.count(theirs).await, 0);
+    assert_eq!(world.app.database.count("select count(*) from used_jtis").await, 0);
+}
+
+#[tokio::test]
+async fn only_who_taught_a_rule_its_ids_stands_in_the_audit_for_it_and_once() {
+    let world = World::start().await;
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    let jobs: Vec<Client> = (0..20).map(|n| world.job(json!({"repository_id": format!("{}", 1 + n % 2)}))).collect();
+    let answers = futures_util::future::join_all(jobs.iter().map(|job| job.get("/whoami"))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 10);
+    assert_eq!(world.app.database.count("select count(*) from audit_events where action = 'rule.pin'").await, 1);
+}
