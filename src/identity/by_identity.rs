@@ -78,7 +78,10 @@ impl Authentication {
         let (mut memberships, mut tried): (Vec<Membership>, Vec<Tried>) = Default::default();
         for rule in self.rules_of(&identity.issuer).await?.iter() {
             match rule.conditions.check(&identity.claims, &rule.pins) {
-                Err(why) => tried.push(Tried { team: rule.team.clone(), rule: rule.name.name.clone(), why }),
+                Err(why) => {
+                    let meant = rule.conditions.is_about(why.fulfilled);
+                    tried.push(Tried { team: rule.team.clone(), rule: rule.name.name.clone(), why, meant });
+                }
                 Ok(()) => add(&mut memberships, rule, &identity.claims),
             }
         }
@@ -202,7 +205,9 @@ impl Caller {
             let (rules, grants) = (std::mem::take(&mut membership.rules), std::mem::take(&mut membership.grants.0));
             for (rule, grant) in rules.into_iter().zip(grants) {
                 match refused.get(&rule.id) {
-                    Some(why) => tried.push(Tried { team: membership.team.clone(), rule: rule.name, why: why.clone() }),
+                    Some(why) => {
+                        tried.push(Tried { team: membership.team.clone(), rule: rule.name, why: why.clone(), meant: true })
+                    }
                     None => {
                         membership.rules.push(rule);
                         membership.grants.0.push(grant);

@@ -55,17 +55,20 @@ pub struct Tried {
     pub rule: String,
     /// Why not.
     pub why: Mismatch,
+    /// Whether the job is one of those that the rule is about, all but for the rest of what it asks.
+    pub meant: bool,
 }
 
 impl NoRule {
-    /// The team that should hear of it, and what it should hear: the one that was named, else the one whose rule came closest, if
-    /// any fits at all. Other teams' rules are not spoken of.
+    /// The team that should hear of it, and what it should hear: the one that was named, else the one whose rules are about this job.
+    /// Where rules of several teams are, nobody knows which is right, and none hears of it: anyone may write a rule that fits
+    /// another team's jobs. Other teams' rules are not spoken of.
     pub fn concerns(&self, named: Option<&str>) -> Option<(Team, String)> {
-        let closest = self.tried.iter().filter(|tried| tried.why.fulfilled > 0).max_by_key(|tried| tried.why.fulfilled);
-        let team = match named {
-            Some(named) => self.tried.iter().find(|tried| tried.team.name == named),
-            None => closest,
-        }?;
+        let about = |tried: &&Tried| named.map_or(tried.meant, |named| tried.team.name == named);
+        let team = self.tried.iter().find(about)?;
+        if self.tried.iter().filter(about).any(|tried| tried.team != team.team) {
+            return None;
+        }
         let own = self.tried.iter().filter(|tried| tried.team == team.team).take(5);
         let said: Vec<String> = own.map(|tried| format!("rule {}: {}", tried.rule, tried.why)).collect();
         Some((team.team.clone(), said.join("; ")))

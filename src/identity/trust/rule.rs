@@ -43,13 +43,24 @@ pub struct Conditions {
     pub(super) named: Named,
     /// The ids that a token must have besides, pinned or to be pinned.
     pub(super) promised: Vec<&'static str>,
+    /// How many of the claims say whose job it is; `None`: they alone bind nobody.
+    about: Option<usize>,
 }
 
 impl Conditions {
     /// Of claims that were judged.
     pub(super) fn new(kind: IssuerKind, named: Named, reach: Reach) -> Self {
         let promised = pins::promised(kind, &named, reach);
-        Self { kind, named, promised }
+        let known = tokens::of(kind);
+        let whose: BTreeMap<_, _> =
+            named.0.clone().into_iter().filter(|(name, _)| known.first.contains(&name.as_str())).collect();
+        let about = Some(whose.len()).filter(|_| (known.reach)(&Named(whose)) != Reach::Unbound);
+        Self { kind, named, promised, about }
+    }
+
+    /// Whether a token that fulfils so many of the conditions is of those whose job the rule says it is, and fails for other reasons.
+    pub fn is_about(&self, fulfilled: usize) -> bool {
+        self.about.is_some_and(|named| fulfilled >= named)
     }
 
     /// The claims in the order in which they are checked: what says whose job it is, then the others by name.

@@ -79,6 +79,34 @@ async fn another_teams_rule_learns_nothing_of_a_job_that_names_its_own_team() {
 }
 
 #[tokio::test]
+async fn another_teams_rule_does_not_hear_of_refused_jobs_that_are_not_its_own() {
+    let world = World::start().await;
+    let eve = eve(&world).await;
+    // Fits every repository, as far as it goes; and one that fits theirs, and further than their own.
+    for (name, claims) in [
+        ("all", json!({"repository": "*/*", "repository_id": "5"})),
+        ("web", json!({"repository": "acme/web", "actor": "someone", "event_name": "push", "ref": "refs/heads/nothing"})),
+    ] {
+        eve.post("/teams/eve/trust-rules", world.rule(name, json!({"claims": claims}))).await.expect(201);
+    }
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    for job in [
+        world.job(json!({"ref": "refs/heads/feature"})),
+        world.job(json!({"repository": "acme/api", "sub": "repo:acme/api:ref:refs/heads/main", "repository_id": "7"})),
+    ] {
+        job.get("/whoami").await.refused(401, "unauthenticated");
+        job.get("/whoami?team=payments").await.refused(401, "unauthenticated");
+    }
+    let heard = |team: &str| {
+        format!(
+            "select count(*) from audit_events a join teams t on t.id = a.team_id where t.name = '{team}' and a.outcome = 'refused'"
+        )
+    };
+    assert_eq!(world.app.database.count(&heard("eve")).await, 0);
+    assert_eq!(world.app.database.count(&heard("payments")).await, 2, "what named it");
+}
+
+#[tokio::test]
 async fn only_who_taught_a_rule_its_ids_stands_in_the_audit_for_it_and_once() {
     let world = World::start().await;
     world.write(world.rule("main", json!({}))).await.expect(201);
