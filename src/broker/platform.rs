@@ -140,7 +140,7 @@ impl Broker {
         limit: i64,
     ) -> Result<Vec<ApiKeyRow>, BrokerError> {
         let team = self.key_owner(caller, team).await?;
-        let page = |after: String| async move { self.store.list_api_keys(team, &after, limit).await };
+        let page = |after: String, size| async move { self.store.list_api_keys(team, &after, size).await };
         visible(limit, after, page, |key| &key.name, |key| may_manage(caller, key)).await
     }
 

@@ -125,7 +125,7 @@ impl Broker {
         limit: i64,
     ) -> Result<Vec<TrustRuleRow>, BrokerError> {
         let team = self.team(caller, team, Action::ManageKeys).await?.id;
-        let page = |after: String| async move { self.store.list_trust_rules(team, &after, limit).await };
+        let page = |after: String, size| async move { self.store.list_trust_rules(team, &after, size).await };
         visible(limit, after, page, |rule| &rule.name, |rule| may_manage(caller, rule)).await
     }
 
