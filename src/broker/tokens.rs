@@ -17,11 +17,6 @@ fn covered(caller: &Caller) -> Vec<TokenPattern> {
     }
 }
 
-/// What was typed, no longer than a name.
-fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(63).collect()
-}
-
 impl Broker {
     /// The team a caller means on `/tokens…`: its own, or the one a platform admin names.
     ///
@@ -36,11 +31,12 @@ impl Broker {
                 Err(Refusal::Invisible(why).into())
             }
             (None, None) => Err(Refusal::TeamRequired.into()),
-            (None, Some(named)) if !caller.is_platform_admin() => {
-                Err(Refusal::Invisible(format!("{} does not belong to team {}", caller.name(), short(named))).into())
-            }
             (None, Some(named)) => {
+                // What is no name may be a credential in the wrong place: it is not repeated.
                 let named: Name = named.parse().map_err(|_| BrokerError::NotFound("team: that is no name".to_owned()))?;
+                if !caller.is_platform_admin() {
+                    return Err(Refusal::Invisible(format!("{} does not belong to team {named}", caller.name())).into());
+                }
                 let row = self
                     .store
                     .team_by_name(named.as_str())
