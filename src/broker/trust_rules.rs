@@ -56,8 +56,8 @@ pub struct Explanation {
     pub rules: Vec<Explained>,
 }
 
-/// Rules that one explanation looks at.
-const EXPLAINED: i64 = 1_000;
+/// Rules of one team: every job of their issuer is compared with them, also other teams' and strangers'. One explanation looks at all.
+const MOST_RULES: i64 = 1_000;
 
 impl Broker {
     /// Writes a new rule.
@@ -73,7 +73,9 @@ impl Broker {
     ) -> Result<TrustRuleRow, BrokerError> {
         let team = self.team(caller, team, Action::ManageKeys).await?;
         let (name, rule) = (rule.name.clone(), self.judged(caller, rule)?);
-        self.store.create_trust_rule(team.id, &rule, actor).await.map_err(|error| taken(error, &name))
+        let made = self.store.create_trust_rule(team.id, &rule, MOST_RULES, actor).await.map_err(|error| taken(error, &name))?;
+        let message = || format!("is one too many: a team has at most {MOST_RULES} rules, and a pattern can stand for many jobs");
+        made.ok_or_else(|| BrokerError::Invalid { field: "name", message: message() })
     }
 
     /// Puts another rule in the place of the one of its name; sessions that came from it end.
@@ -134,7 +136,7 @@ impl Broker {
     /// # Errors
     /// The caller may not, the JWT cannot be read, or Postgres.
     pub async fn explain(&self, caller: &Caller, team: &Name, of: ExplainOf) -> Result<Explanation, BrokerError> {
-        let rules = self.list_trust_rules(caller, team, "", EXPLAINED).await?;
+        let rules = self.list_trust_rules(caller, team, "", MOST_RULES).await?;
         let (claims, jwt_refused) = match of {
             ExplainOf::Claims(claims) => (claims, None),
             ExplainOf::Jwt(jwt) => match self.authentication.identity(&jwt).await {

@@ -88,17 +88,24 @@ pub struct IssuerRuleRow {
 }
 
 impl Store {
-    /// Keeps a rule.
+    /// Keeps a rule. `None`: the team has `most` already.
     ///
     /// # Errors
     /// `Taken("trust_rules_name_key")`, or Postgres.
-    pub async fn create_trust_rule(&self, team: Uuid, rule: &NewTrustRule, actor: &Actor) -> Result<TrustRuleRow> {
+    pub async fn create_trust_rule(
+        &self,
+        team: Uuid,
+        rule: &NewTrustRule,
+        most: i64,
+        actor: &Actor,
+    ) -> Result<Option<TrustRuleRow>> {
         Ok(sqlx::query_as!(
             TrustRuleRow,
             r#"with made as (
                    insert into trust_rules (id, team_id, name, issuer, claims, whole_organisation, role, token_patterns, session_max,
                                             single_use, created_by)
-                   select gen_random_uuid(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10::jsonb->>'name' where (select in_team($1))
+                   select gen_random_uuid(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10::jsonb->>'name'
+                   where (select in_team($1)) and (select count(*) from trust_rules where (select in_team($1))) < $11
                    returning *),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, request_id, address, detail)
@@ -116,9 +123,10 @@ impl Store {
             &rule.token_patterns,
             rule.session_max,
             rule.single_use,
-            Json(actor) as _
+            Json(actor) as _,
+            most
         )
-        .fetch_one(&self.pool)
+        .fetch_optional(&self.pool)
         .await?)
     }
 

@@ -115,3 +115,38 @@ async fn only_who_taught_a_rule_its_ids_stands_in_the_audit_for_it_and_once() {
     assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 10);
     assert_eq!(world.app.database.count("select count(*) from audit_events where action = 'rule.pin'").await, 1);
 }
+
+#[tokio::test]
+async fn a_team_has_so_many_rules_and_no_more() {
+    let world = World::start().await;
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    world
+        .app
+        .database
+        .run(
+            "insert into trust_rules (id, team_id, name, issuer, claims, whole_organisation, role, token_patterns, session_max,
+                                      single_use, created_by)
+             select gen_random_uuid(), team_id, 'more-' || n, issuer, claims, whole_organisation, role, token_patterns, session_max,
+                    single_use, created_by
+             from trust_rules, generate_series(1, 999) n",
+        )
+        .await;
+    let refused = world.write(world.rule("one-too-many", json!({}))).await;
+    assert_eq!(refused.status, 422, "{}", refused.text);
+    assert_eq!(refused.json["errors"][0]["field"], "name");
+    let path = "/teams/payments/trust-rules/main";
+    world.app.admin.put(path, world.rule("main", json!({"role": "viewer"}))).await.expect(200);
+    world.app.admin.delete("/teams/payments/trust-rules/more-1").await.expect(204);
+    world.write(world.rule("fits", json!({}))).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_credential_given_as_a_team_is_not_written_down() {
+    let world = World::start().await;
+    let secret = world.app.ci.key();
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    let eve = eve(&world).await;
+    eve.post("/teams/eve/trust-rules", world.rule("theirs", json!({}))).await.expect(201);
+    world.job(json!({})).get(&format!("/tokens?team={secret}")).await.refused(404, "not-found");
+    assert!(!world.app.database.dump().await.contains(&secret[..50]), "a part of the secret");
+}
