@@ -143,10 +143,10 @@ impl Broker {
         let mut rule = HandOutRule { max_age: ask.max_age, raise_max_age: ci, min_ttl: ask.min_ttl, since: None, any_age: false };
         // An admin's explicit max_age is obeyed, even where it cuts short what was handed out (API.md).
         let overrule = !ci && ask.max_age.is_some();
-        let mut seen = None;
+        let (mut seen, mut waited) = (None, ask.rejected_token_id.is_some());
         let stuck = loop {
             // Who has waited is let in anew: a revocation is felt within a second.
-            if seen.is_some() && !self.authentication.still_holds(caller).await? {
+            if waited && !self.authentication.still_holds(caller).await? {
                 return Err(BrokerError::CredentialGone.into());
             }
             // Subscribed before the read: a commit between the two is not missed.
@@ -165,6 +165,7 @@ impl Broker {
                 rule.since = rule.since.or(Some(found.now));
             }
             let overrule = overrule && found.as_ref().is_none_or(|found| wants_newer(found, &rule));
+            waited = true;
             let advance = self.advance((team.id, name.to_string(), overrule), actor);
             let Ok(advance) = tokio::time::timeout_at(deadline, advance).await else { break Stuck::Pending };
             match advance {
