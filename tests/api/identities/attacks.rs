@@ -1,11 +1,18 @@
 //! What an attacker tried, and got nothing by.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::json;
+use token_broker::identity::IssuerSettings;
 
 use super::World;
-use crate::app::Client;
+use crate::app::{Client, TestApp, issuer::Issuer};
 
 /// The admin of another team, who writes rules that fit the jobs of `acme/web`.
 async fn eve(world: &World) -> Client {
@@ -149,4 +156,41 @@ async fn a_credential_given_as_a_team_is_not_written_down() {
     eve.post("/teams/eve/trust-rules", world.rule("theirs", json!({}))).await.expect(201);
     world.job(json!({})).get(&format!("/tokens?team={secret}")).await.refused(404, "not-found");
     assert!(!world.app.database.dump().await.contains(&secret[..50]), "a part of the secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_look_at_a_rejected_token_is_let_in_anew_too() {
+    let world = World::start().await;
+    let app = &world.app;
+    app.register("deploy").await;
+    let gone = app.team_key("payments", "gone", json!({"role": "ci"})).await;
+    let rejected = gone.refresh("deploy", json!({})).await.expect(200).json["token_id"].clone();
+    app.simulator.knobs(|knobs| knobs.latency_ms = 3_000);
+    let waiting = tokio::spawn(async move { gone.refresh("deploy", json!({"rejected_token_id": rejected})).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    app.admin.delete("/teams/payments/keys/gone").await.expect(204);
+    let answer = waiting.await.expect("an answer");
+    assert_eq!(answer.status, 401, "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_session_ends_with_the_trust_in_its_issuer() {
+    let issuer = Issuer::start().await;
+    let trusted: IssuerSettings = format!("github={}", issuer.url()).parse().expect("an issuer");
+    let distrusted = Arc::new(AtomicBool::new(false));
+    let now_distrusted = Arc::clone(&distrusted);
+    let app = TestApp::start_changed(move |settings| {
+        let trusted = (!now_distrusted.load(Ordering::SeqCst)).then(|| trusted.clone());
+        settings.identities.issuers = trusted.into_iter().collect();
+    })
+    .await;
+    let mut world = World { app, issuer };
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    let begun = world.job(json!({})).post("/sessions", json!({})).await.expect(201).json;
+    let session = begun["session"].as_str().expect("a session").to_owned();
+    world.app.platform.with_key(session.clone()).get("/whoami").await.expect(200);
+    distrusted.store(true, Ordering::SeqCst);
+    world.app.stop().await;
+    world.app.start_again().await;
+    world.app.platform.with_key(session).get("/whoami").await.refused(401, "unauthenticated");
 }
