@@ -140,9 +140,13 @@ impl Authentication {
                 let (team, pins) = (team.id, first.to_pin);
                 let actor = Actor { name: caller.name.clone(), recognised_by: caller.recognised_by.clone(), ..stranger.clone() };
                 let pin = move |store: Store| async move { store.pin_trust_rule(team, id, &pins, &actor).await };
-                let pinned = self.learnt.try_get_with(id, self.store.promptly(pin)).await;
+                let pinned = async {
+                    let pinned = self.store.promptly(pin).await;
+                    self.rules.invalidate(&identity.issuer).await;
+                    pinned
+                };
+                let pinned = self.learnt.try_get_with(id, pinned).await;
                 let pinned = pinned.map_err(|error: Arc<StoreError>| error.told_again())?;
-                self.rules.invalidate(&identity.issuer).await;
                 let checked = pinned.map(|pins| first.conditions.check(&identity.claims, &pins));
                 if let Err(why) = checked.unwrap_or_else(|| Err(mismatch("iss", "the issuer of a rule that still stands"))) {
                     refused.insert(id, why);
