@@ -40,7 +40,7 @@ impl FromRequestParts<ApiState> for Authenticated {
             Ok(caller) => caller,
             Err(error) => return Err(refused(error, state, context, team.as_deref()).await),
         };
-        state.limits.credential(caller.credential_sha256()).await.map_err(too_many)?;
+        state.limits.credential(caller.counted_as()).await.map_err(too_many)?;
         // Set once a request; a second extraction of the same request finds the same caller.
         drop(context.caller.set(Arc::clone(&caller)));
         let actor = caller.actor(Some(context.request_id.clone()), context.address.map(|address| address.to_string()));

@@ -9,7 +9,7 @@ use super::{
     Conditions, Identity,
     grant::{Action, Grants, Role},
 };
-use crate::{actor::Actor, names::Name, store::Claims};
+use crate::{actor::Actor, crypto, names::Name, store::Claims};
 
 /// A team, as a caller belongs to it or has named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,9 +157,12 @@ impl Caller {
         &self.held
     }
 
-    /// SHA-256 of its credential.
-    pub fn credential_sha256(&self) -> [u8; 32] {
-        self.sha256
+    /// Whose requests are counted together: a key's, or a job's, which may be given any number of JWTs and sessions.
+    pub fn counted_as(&self) -> [u8; 32] {
+        match self.held {
+            Held::Key(_) => self.sha256,
+            Held::Session(_) | Held::Identity(_) => crypto::sha256(self.name.as_bytes()),
+        }
     }
 
     /// For the audit.

@@ -3,9 +3,12 @@
 use std::num::NonZeroU32;
 
 use serde_json::json;
-use token_broker::api::Rates;
+use token_broker::{api::Rates, identity::IssuerSettings};
 
-use crate::app::TestApp;
+use crate::{
+    app::{TestApp, issuer::Issuer},
+    identities::World,
+};
 
 async fn limited(per_credential: u32, per_address: u32, failures: u32) -> TestApp {
     let some = |rate| NonZeroU32::new(rate).expect("it is not zero");
@@ -23,6 +26,28 @@ async fn a_credential_that_asks_too_much_is_told_when_to_ask_again_and_others_ar
     assert!((1..=6).contains(&refused.retry_after()), "{}", refused.retry_after());
     app.ci.refresh("deploy", json!({})).await.refused(429, "rate-limited");
     app.viewer.get("/whoami").await.expect(200);
+}
+
+#[tokio::test]
+async fn ever_new_jwts_of_one_identity_are_counted_together_and_with_its_sessions() {
+    let issuer = Issuer::start().await;
+    let trusted: IssuerSettings = format!("github={}", issuer.url()).parse().expect("an issuer");
+    let app = TestApp::start_changed(move |settings| {
+        settings.identities.issuers = vec![trusted.clone()];
+        settings.rates = Rates { per_credential: NonZeroU32::new(10).expect("ten"), ..Rates::default() };
+    })
+    .await;
+    let world = World { app, issuer };
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    let session = world.job(json!({})).post("/sessions", json!({})).await.expect(201);
+    let session = world.app.platform.with_key(session.json["session"].as_str().expect("a session").to_owned());
+    for run in 0..9 {
+        world.job(json!({"run_id": run.to_string()})).get("/whoami").await.expect(200);
+    }
+    world.job(json!({"run_id": "another"})).get("/whoami").await.refused(429, "rate-limited");
+    session.get("/whoami").await.refused(429, "rate-limited");
+    let other = world.job(json!({"sub": "repo:acme/web:environment:production"}));
+    other.get("/whoami").await.expect(200);
 }
 
 #[tokio::test]

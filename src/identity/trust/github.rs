@@ -45,7 +45,8 @@ pub(super) static TOKENS: Tokens = Tokens {
         "workflow_sha",
     ],
     first: &["repository", "repository_id", "sub", "repository_owner", "repository_owner_id"],
-    // A review of a pull request runs the same merged code as the pull request.
+    // A review of a pull request runs the same merged code as the pull request; whoever sees a repository may open an issue, begin a
+    // discussion, fork or watch it.
     trigger: Some((
         "event_name",
         &[
@@ -55,6 +56,11 @@ pub(super) static TOKENS: Tokens = Tokens {
             "pull_request_review_comment",
             "workflow_run",
             "issue_comment",
+            "issues",
+            "discussion",
+            "discussion_comment",
+            "fork",
+            "watch",
         ],
     )),
     told: &[

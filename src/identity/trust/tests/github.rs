@@ -120,6 +120,11 @@ fn jobs_that_strangers_may_start_are_refused_unless_the_rule_says_exactly_that()
         "pull_request_review_comment",
         "workflow_run",
         "issue_comment",
+        "issues",
+        "discussion",
+        "discussion_comment",
+        "fork",
+        "watch",
     ] {
         let token = with(github(), json!({"event_name": event}));
         for wide in ["*", "pull_*", "*_*", "workflow_ru*", "issue_comment*"] {
