@@ -22,15 +22,22 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where the database is: what every command that touches it needs.
+/// Where the database is: all that a command needs that opens nothing sealed.
 #[derive(Args, Clone)]
-pub struct DatabaseOptions {
+pub struct ConnectOptions {
     /// Postgres, as a URL.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<String>,
     /// A file that holds it.
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
     database_url_file: Option<PathBuf>,
+}
+
+/// The database with its owner and its keys.
+#[derive(Args, Clone)]
+pub struct DatabaseOptions {
+    #[command(flatten)]
+    connect: ConnectOptions,
     /// Who owns the tables, where it is another account than the service's.
     #[arg(long, env = "TOKEN_BROKER_MIGRATE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     migrate_database_url: Option<String>,
@@ -136,15 +143,25 @@ pub struct Settings {
     pub adopt: bool,
 }
 
+impl ConnectOptions {
+    /// Reads and checks.
+    ///
+    /// # Errors
+    /// One sentence that names the setting.
+    pub fn read(&self) -> anyhow::Result<PgConnectOptions> {
+        let url = secret("DATABASE_URL", self.database_url.as_deref(), self.database_url_file.as_ref())?;
+        let url = url.context("DATABASE_URL is not set: the service needs a Postgres")?;
+        PgConnectOptions::from_str(&url).context("DATABASE_URL is not the URL of a Postgres")
+    }
+}
+
 impl DatabaseOptions {
     /// Reads and checks.
     ///
     /// # Errors
     /// One sentence that names the setting.
     pub fn read(&self) -> anyhow::Result<Database> {
-        let url = secret("DATABASE_URL", self.database_url.as_deref(), self.database_url_file.as_ref())?;
-        let url = url.context("DATABASE_URL is not set: the service needs a Postgres")?;
-        let connect = PgConnectOptions::from_str(&url).context("DATABASE_URL is not the URL of a Postgres")?;
+        let connect = self.connect.read()?;
         let name = "TOKEN_BROKER_MIGRATE_DATABASE_URL";
         let migrate = match secret(name, self.migrate_database_url.as_deref(), self.migrate_database_url_file.as_ref())? {
             Some(url) => PgConnectOptions::from_str(&url).with_context(|| format!("{name} is not the URL of a Postgres"))?,

@@ -14,6 +14,7 @@ use super::{examples, problem::ProblemBody};
 
 pub(super) const TOKENS: &str = "tokens";
 pub(super) const TEAMS: &str = "teams";
+pub(super) const AUDIT: &str = "audit";
 pub(super) const PLATFORM: &str = "platform";
 pub(super) const SERVICE: &str = "service";
 
@@ -30,6 +31,7 @@ Every error is `application/problem+json` (RFC 9457); its `request_id` leads an 
     info(title = "Token broker", description = DESCRIPTION, license(name = "Apache-2.0", identifier = "Apache-2.0")),
     tags((name = TOKENS, description = "Registrations, and the refresh that CI jobs call."),
          (name = TEAMS, description = "Teams and their API keys."),
+         (name = AUDIT, description = "Who did what, and why something was refused."),
          (name = PLATFORM, description = "Keys of platform admins."),
          (name = SERVICE, description = "Who am I, and is the service well.")),
     components(schemas(ProblemBody<'static>)))]

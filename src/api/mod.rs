@@ -1,5 +1,6 @@
 //! The broker over HTTP: folder = URL. Handlers translate, they don't decide. The only place with status codes.
 
+mod audit;
 mod caller;
 mod docs;
 mod examples;
@@ -26,6 +27,7 @@ use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use audit::AuditEvent;
 pub use docs::openapi_json;
 pub use limits::Rates;
 pub use listen::Listeners;
@@ -82,6 +84,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(sessions::end_session))
         .routes(routes!(platform_keys::list_platform_keys, platform_keys::create_platform_key))
         .routes(routes!(platform_keys::delete_platform_key))
+        .routes(routes!(audit::list_audit))
         .routes(routes!(whoami::whoami))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

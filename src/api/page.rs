@@ -21,7 +21,7 @@ pub(super) struct PageParameters {
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Page<T> {
-    /// In the order of their names.
+    /// In the order of their names; of the audit, the newest first.
     pub items: Vec<T>,
     /// The cursor of the next page; `null`: this is the last.
     #[schema(example = json!(null))]
@@ -48,8 +48,13 @@ impl PageParameters {
 impl<T> Page<T> {
     /// A page of `items`; a full one has a next.
     pub(super) fn new(items: Vec<T>, limit: i64, name: impl Fn(&T) -> &str) -> Self {
-        let full = i64::try_from(items.len()).is_ok_and(|count| count >= limit);
-        let next = items.last().filter(|_| full).map(|last| URL_SAFE_NO_PAD.encode(name(last)));
-        Self { items, next }
+        Self::of(items, limit, |item| name(item).to_owned(), |item| item)
+    }
+
+    /// The same of rows that go on after `cursor`.
+    pub(super) fn of<R>(rows: Vec<R>, limit: i64, cursor: impl Fn(&R) -> String, shown: impl Fn(R) -> T) -> Self {
+        let full = i64::try_from(rows.len()).is_ok_and(|count| count >= limit);
+        let next = rows.last().filter(|_| full).map(|last| URL_SAFE_NO_PAD.encode(cursor(last)));
+        Self { items: rows.into_iter().map(shown).collect(), next }
     }
 }

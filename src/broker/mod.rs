@@ -1,5 +1,6 @@
 //! The flows, each a function that reads from top to bottom. Read `rotate.rs` first.
 
+mod audit;
 mod copy;
 mod create;
 mod delete;

@@ -1,5 +1,6 @@
 //! The command line: parse, wire, run one command.
 
+mod audit;
 pub mod create_admin_key;
 mod dev;
 mod health;
@@ -28,6 +29,9 @@ enum Command {
     Dev(dev::DevOptions),
     /// Prints a new platform-admin key once, on standard output, alone.
     CreateAdminKey(create_admin_key::CreateAdminKeyOptions),
+    /// Asks the audit.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Prints the OpenAPI document.
     Openapi,
     /// The simulated JFrog alone, its faults controllable over HTTP under /_sim/.
@@ -62,6 +66,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(options) => serve::run(&options).await,
         Command::Dev(options) => dev::run(&options).await,
         Command::CreateAdminKey(options) => create_admin_key::run(&options).await,
+        Command::Audit(command) => audit::run(&command).await,
         Command::Health(options) => health::run(&options).await,
         Command::Openapi => {
             print!("{}", api::openapi_json()?);

@@ -41,7 +41,7 @@ impl Role {
         match action {
             Action::ReadToken => true,
             Action::Refresh => self != Self::Viewer,
-            Action::ReadTeam | Action::ManageTokens | Action::ManageKeys => self >= Self::Admin,
+            Action::ReadTeam | Action::ReadAudit | Action::ManageTokens | Action::ManageKeys => self >= Self::Admin,
             Action::ManagePlatform => self == Self::PlatformAdmin,
         }
     }
@@ -58,6 +58,8 @@ pub enum Action {
     ManageTokens,
     /// See the team itself.
     ReadTeam,
+    /// See who did what in the team, and why something was refused.
+    ReadAudit,
     /// Make, list and delete the team's keys and trust rules.
     ManageKeys,
     /// Teams and platform keys.
@@ -105,8 +107,17 @@ impl Grants {
 
     /// Every token pattern, once.
     pub fn tokens(&self) -> Vec<TokenPattern> {
+        Self::patterns(self.0.iter())
+    }
+
+    /// The patterns of the tokens with which this may be done: a role for one token is none for another.
+    pub fn tokens_for(&self, action: Action) -> Vec<TokenPattern> {
+        Self::patterns(self.0.iter().filter(|grant| grant.role.allows(action)))
+    }
+
+    fn patterns<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<TokenPattern> {
         let mut tokens: Vec<TokenPattern> = Vec::new();
-        for pattern in self.0.iter().flat_map(|grant| &grant.tokens) {
+        for pattern in grants.flat_map(|grant| &grant.tokens) {
             if !tokens.contains(pattern) {
                 tokens.push(pattern.clone());
             }
@@ -158,6 +169,17 @@ mod tests {
         assert_eq!((both.role_for("mine"), both.role_for("other")), (Some(Role::Admin), Some(Role::Ci)));
         assert!(!both.may_hand_on(&grant(Role::Admin, &["other"])), "admin of one, ci of all: admin of no other");
         assert!(both.may_hand_on(&grant(Role::Ci, &["mine", "other-*"])));
+    }
+
+    #[test]
+    fn an_admin_of_some_tokens_is_no_admin_of_those_it_only_uses() {
+        let both = Grants(vec![grant(Role::Ci, &["*"]), grant(Role::Admin, &["mine"]), grant(Role::Viewer, &["seen"])]);
+        let texts = |action| both.tokens_for(action).into_iter().map(String::from).collect::<Vec<_>>();
+        assert_eq!(
+            (texts(Action::ReadAudit), texts(Action::Refresh)),
+            (vec!["mine".to_owned()], vec!["*".into(), "mine".into()])
+        );
+        assert_eq!(texts(Action::ReadToken).len(), 3);
     }
 
     #[test]

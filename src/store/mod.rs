@@ -31,7 +31,7 @@ pub use sqlx::postgres::PgConnectOptions;
 
 pub use api_keys::{ApiKeyRow, NewApiKey, PresentedKeyRow};
 pub use attempts::{Attempt, Committed, Ending, NewAttempt, NewPair};
-pub use audit::Event;
+pub use audit::{AuditFilter, AuditRow, Event};
 pub use chains::Lost;
 pub use data_keys::DataKeyRow;
 pub use hand_out::{HandOut, HandOutRule};

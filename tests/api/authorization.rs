@@ -37,6 +37,7 @@ const TABLE: &[(&str, &str, [u16; 9])] = &[
     ("put", "/teams/{team}/trust-rules/{name}", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
     ("delete", "/teams/{team}/trust-rules/{name}", [401, 403, 403, 403, 204, 404, 204, 403, 403]),
     ("post", "/teams/{team}/trust-rules/explain", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("get", "/audit", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
     ("get", "/platform/keys", [401, 403, 403, 403, 403, 403, 200, 403, 403]),
     ("post", "/platform/keys", [401, 403, 403, 403, 403, 403, 201, 403, 403]),
     ("delete", "/platform/keys/{name}", [401, 403, 403, 403, 403, 403, 204, 403, 403]),
@@ -79,7 +80,7 @@ async fn attempt(world: &World, client: &Client, role: &str, method: &str, path:
         _ => Value::Null,
     };
     let filled = path.replace("{name}", &name).replace("{team}", "payments");
-    let query = if path.starts_with("/tokens") || path == "/sessions" { "?team=payments" } else { "" };
+    let query = if path.starts_with("/tokens") || ["/sessions", "/audit"].contains(&path) { "?team=payments" } else { "" };
     let method: Method = method.to_uppercase().parse().expect("a method");
     let request = client.request(method, &format!("{filled}{query}"));
     Answer::of(if body.is_null() { request } else { request.json(&body) }).await
