@@ -37,7 +37,7 @@ pub(super) struct AuditParameters {
     #[param(required = false)]
     team: Option<String>,
     /// About the token of this name.
-    #[param(required = false, example = "deploy")]
+    #[param(required = false, example = "deploy", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
     token: Option<String>,
     /// By this actor, as the audit writes it.
     #[param(required = false, example = "key:payments/ci")]
@@ -46,19 +46,19 @@ pub(super) struct AuditParameters {
     #[param(required = false, example = "token.hand_out")]
     action: Option<String>,
     /// `done`, `refused` (by the broker) or `failed` (at JFrog).
-    #[param(required = false, example = "refused")]
+    #[param(required = false, example = "refused", pattern = "^(done|refused|failed)$")]
     outcome: Option<String>,
     /// First 16 hex digits of an access token's SHA-256: leads from a leaked token to the job that got it.
-    #[param(required = false, example = "9f86d081884c7d65")]
+    #[param(required = false, example = "9f86d081884c7d65", pattern = "^[0-9a-f]{16}$")]
     fingerprint: Option<String>,
     /// The `x-request-id` of an answer: leads from a refused job to the reason.
     #[param(required = false, example = "01a209f3-519d-704a-a19d-b2f8dd4b3844")]
     request_id: Option<String>,
     /// At this time or later, RFC 3339; a `+` in it is written `%2B`.
-    #[param(required = false, example = "2026-11-24T00:00:00Z")]
+    #[param(required = false, example = "2026-11-24T00:00:00Z", format = DateTime)]
     from: Option<String>,
     /// Before this time, RFC 3339.
-    #[param(required = false, example = "2026-11-25T00:00:00Z")]
+    #[param(required = false, example = "2026-11-25T00:00:00Z", format = DateTime)]
     to: Option<String>,
     /// Events on a page, 1 to 200.
     #[param(required = false, example = 50, minimum = 1, maximum = 200)]
@@ -70,10 +70,11 @@ pub(super) struct AuditParameters {
 
 /// Read the audit
 ///
-/// One event for each thing that was done or refused, the newest first. Events that come in meanwhile stand before the first page:
-/// a walk by `next` neither repeats nor misses one. A team's admin reads its own team's; an admin of some tokens only what is about
-/// these. With `Accept: application/x-ndjson`: one event a line, and the next page is in the `Link` header (`rel="next"`), so that
-/// an export of any size goes page by page.
+/// One event for each thing that was done or refused, the newest first. A walk by `next` neither repeats nor misses any of the events
+/// that were there when it began; those that come in meanwhile are not in it. A team's admin reads its own team's; an admin of some
+/// tokens only what is about these. With `Accept: application/x-ndjson`: one event a line, and the next page is in the `Link` header
+/// (`rel="next"`), so that an export of any size goes page by page. `at` is when the event began to be written, which may take
+/// seconds: an export that goes on where the last one ended begins a minute earlier, and passes over each `id` that it has.
 #[utoipa::path(get, path = "/audit", tag = docs::AUDIT, security(("bearer" = [])), params(AuditParameters),
     responses((status = 200, description = "A page of events.",
                content((Page<AuditEvent> = "application/json"), (String = "application/x-ndjson")),
@@ -153,7 +154,7 @@ fn json_lines(page: &Page<AuditEvent>, query: &str) -> Response {
     }
     let mut response = ([(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON))], lines).into_response();
     if let Some(next) = &page.next {
-        let same = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("after="));
+        let same = query.split('&').filter(|pair| !pair.is_empty() && pair.split('=').next() != Some("after"));
         let after = format!("after={next}");
         let query = same.chain([after.as_str()]).collect::<Vec<_>>().join("&");
         if let Ok(link) = HeaderValue::from_str(&format!("</audit?{query}>; rel=\"next\"")) {

@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Result, Store};
+use super::{PROMPT, Result, Store, StoreError};
 use crate::actor::Actor;
 
 /// Something that was refused.
@@ -105,7 +105,7 @@ impl Store {
     /// whose names are `like` one of these; `None`: rows about no token too.
     ///
     /// # Errors
-    /// Postgres.
+    /// Others read for too long, or Postgres.
     pub async fn audit_events(
         &self,
         team: Uuid,
@@ -114,6 +114,9 @@ impl Store {
         filter: &AuditFilter,
         limit: i64,
     ) -> Result<Vec<AuditRow>> {
+        let _room = tokio::time::timeout(PROMPT, self.audit_room.acquire())
+            .await
+            .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?;
         let (before, before_id) = filter.before.unzip();
         // A case, and not an `or`: planned for one team, it leaves an equality that the indexes serve in their order; planned for
         // any, nothing that looks cheap, so that Postgres plans anew for the filters that are given.

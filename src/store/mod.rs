@@ -50,6 +50,9 @@ const PROMPT: Duration = Duration::from_secs(5);
 /// Connections that no hand-out uses; one of them listens.
 const KEPT_FREE: usize = 4;
 
+/// Readings of the audit at once: a search through years of it must not keep a connection from what hands out.
+const AUDIT_READINGS: usize = 2;
+
 /// How long a connection may take to show that it still works.
 const PING: Duration = Duration::from_secs(1);
 
@@ -66,6 +69,8 @@ pub struct Store {
     pool: PgPool,
     /// Hand-outs that may use a connection at once: a stampede leaves some to what moves tokens on.
     hand_out_room: Arc<Semaphore>,
+    /// Readings of the audit that may use one.
+    audit_room: Arc<Semaphore>,
 }
 
 /// Why a statement did not do what it says.
@@ -191,7 +196,9 @@ impl Store {
             return Err(StoreError::Failed(sqlx::Error::Protocol(why.into())));
         }
         let hand_outs = usize::try_from(connections).unwrap_or(usize::MAX).saturating_sub(KEPT_FREE).max(1);
-        Ok(Self { pool, hand_out_room: Arc::new(Semaphore::new(hand_outs)) })
+        let readings = AUDIT_READINGS.min(hand_outs);
+        let room = |permits| Arc::new(Semaphore::new(permits));
+        Ok(Self { pool, hand_out_room: room(hand_outs), audit_room: room(readings) })
     }
 
     /// Whether Postgres answers and would take a write.

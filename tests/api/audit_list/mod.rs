@@ -108,6 +108,33 @@ async fn a_walk_neither_repeats_nor_misses_an_event_while_new_ones_come_in() {
 }
 
 #[tokio::test]
+async fn searches_that_take_long_hold_up_nobody_else() {
+    let app = TestApp::start().await;
+    let mut elsewhere = app.database.connect().await;
+    sqlx::raw_sql("begin; lock table audit_events in access exclusive mode").execute(&mut elsewhere).await.expect("locks");
+    // More than there are connections.
+    let searches: Vec<_> = (0..30)
+        .map(|_| {
+            let admin = app.admin.clone();
+            tokio::spawn(async move { admin.get("/audit?actor=nobody").await })
+        })
+        .collect();
+    let waiting = "select count(*) from pg_locks where not granted and relation = 'audit_events'::regclass";
+    while app.database.count(waiting).await < 2 {
+        tokio::task::yield_now().await;
+    }
+    let all = futures_util::future::join_all((0..10).map(|_| app.viewer.get("/tokens"))).await;
+    assert_eq!(app.database.count(waiting).await, 2, "two read, the others wait for them");
+    sqlx::raw_sql("rollback").execute(&mut elsewhere).await.expect("unlocks");
+    for answer in all {
+        answer.expect(200);
+    }
+    for search in searches {
+        search.await.expect("no panic").expect(200);
+    }
+}
+
+#[tokio::test]
 async fn a_page_has_fifty_events_unless_asked_otherwise() {
     let app = TestApp::start().await;
     app.database
