@@ -188,3 +188,25 @@ fn more_than_twenty_claims_are_refused() {
     assert_eq!(errors, [("claims".to_owned(), "has 21 claims; at most 20 can be named".to_owned())]);
     assert_eq!(Conditions::judge(Github, &rule(10_000), false).expect_err("too many").len(), 21, "what is said is bounded");
 }
+
+/// Each `{"claim": "pattern"}` in the README's chapter on rules, with the issuer that stands before it.
+#[test]
+fn the_rules_that_the_readme_shows_are_rules() {
+    let readme = include_str!("../../../../README.md");
+    let chapter = readme.split("\n## ").find(|chapter| chapter.starts_with("With no stored secret")).expect("the chapter");
+    let mut shown = Vec::new();
+    for (at, _) in chapter.match_indices("laims\": {").chain(chapter.match_indices("claims: `{")) {
+        let json = &chapter[at + chapter[at..].find('{').expect("found")..];
+        let claims: BTreeMap<String, String> = serde_json::from_str(&json[..=json.find('}').expect("its end")]).expect("claims");
+        let kind = if claims.contains_key("project_path") {
+            Gitlab
+        } else if claims.keys().any(|claim| claim.starts_with("kubernetes.io/")) {
+            Kubernetes
+        } else {
+            Github
+        };
+        Conditions::judge(kind, &claims, false).unwrap_or_else(|errors| panic!("{claims:?}: {errors:?}"));
+        shown.push(kind);
+    }
+    assert_eq!(shown, [Github, Github, Gitlab, Kubernetes]);
+}
