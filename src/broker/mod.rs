@@ -55,7 +55,7 @@ use crate::{
     identity::Authentication,
     jfrog::Jfrog,
     journal::Journal,
-    store::{Signals, Store},
+    store::{Lane, Signals, Store},
 };
 
 /// JFrog is not asked more often whether a token that callers say is refused is dead.
@@ -98,9 +98,9 @@ pub struct Parts {
     signals: broadcast::Sender<Signals>,
     /// Access tokens (JFrog's ids) that callers say are refused, and whether JFrog said lately that they are dead.
     looked_into: Cache<String, bool>,
-    /// Jobs that may run at once.
-    job_room: Arc<Semaphore>,
-    /// Of these, with each instance of JFrog.
+    /// Jobs of each lane that may run at once.
+    job_rooms: [(Lane, Arc<Semaphore>); 3],
+    /// Of those with tokens, with each instance of JFrog.
     instance_room: HashMap<String, Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -127,6 +127,7 @@ impl Broker {
     ) -> Self {
         let rooms = jfrog.instances().iter().map(|instance| (instance.name.clone(), Semaphore::new(worker::JOBS_PER_INSTANCE)));
         let instance_room = rooms.collect();
+        let room = |jobs| Arc::new(Semaphore::new(jobs));
         Self(Arc::new(Parts {
             authentication,
             store,
@@ -142,7 +143,11 @@ impl Broker {
             left_behind: Notify::new(),
             signals: broadcast::channel(1024).0,
             looked_into: Cache::builder().max_capacity(10_000).time_to_live(LOOK_AGAIN).build(),
-            job_room: Arc::new(Semaphore::new(worker::JOBS_AT_ONCE)),
+            job_rooms: [
+                (Lane::Tokens, room(worker::JOBS_AT_ONCE)),
+                (Lane::Notices, room(worker::ERRANDS_AT_ONCE)),
+                (Lane::Errands, room(worker::ERRANDS_AT_ONCE)),
+            ],
             instance_room,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

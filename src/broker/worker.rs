@@ -7,19 +7,24 @@ use std::{
 };
 
 use tokio::{
-    sync::broadcast::{self, error::RecvError},
+    sync::{
+        Semaphore,
+        broadcast::{self, error::RecvError},
+    },
     time::MissedTickBehavior,
 };
 
 use super::{Broker, BrokerError, settle::Settled};
-use crate::store::{Job, JobKind, Signals, TokenView};
+use crate::store::{Job, JobKind, Lane, Signals};
 
-/// Jobs that run at once: what is due all at once must not flood JFrog.
+/// Jobs with tokens that run at once: what is due all at once must not flood JFrog.
 pub(super) const JOBS_AT_ONCE: usize = 64;
 /// Taken in one turn: the rest is for the other replicas.
 const JOBS_A_TURN: usize = 16;
 /// Of these, jobs with one instance of JFrog.
 pub(super) const JOBS_PER_INSTANCE: usize = 32;
+/// Errands that run at once, and notices.
+pub(super) const ERRANDS_AT_ONCE: usize = 16;
 /// When an instance's places are all taken.
 const NO_ROOM: Duration = Duration::from_secs(5);
 /// How often pending entries that nobody has in hand are looked at.
@@ -39,7 +44,11 @@ impl Broker {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                _ = jobs.tick() => self.take_jobs().await,
+                _ = jobs.tick() => {
+                    for (lane, places) in &self.job_rooms {
+                        self.take_jobs(*lane, places).await;
+                    }
+                }
                 () = self.left_behind.notified() => self.in_background(|broker| async move { broker.tend_journal().await }),
                 _ = journal.tick() => self.in_background(|broker| async move { broker.tend_journal().await }),
                 signal = signals.recv() => match signal {
@@ -67,21 +76,21 @@ impl Broker {
         });
     }
 
-    async fn take_jobs(&self) {
-        let room = i64::try_from(self.job_room.available_permits().min(JOBS_A_TURN)).unwrap_or(i64::MAX);
+    async fn take_jobs(&self, lane: Lane, places: &Arc<Semaphore>) {
+        let room = i64::try_from(places.available_permits().min(JOBS_A_TURN)).unwrap_or(i64::MAX);
         if room == 0 {
             return;
         }
         let hold = self.timing.lease;
         // This loop also hears that Postgres came back: it must not hang on a connection to one that is gone.
-        let jobs = match self.store.promptly(move |store| async move { store.take_jobs(room, hold).await }).await {
+        let jobs = match self.store.promptly(move |store| async move { store.take_jobs(lane, room, hold).await }).await {
             Ok(jobs) => jobs,
             Err(error) => return tracing::warn!(%error, "due jobs could not be read"),
         };
         for job in jobs {
             let broker = self.clone();
             // Only this loop takes permits, and it took no more jobs than there were.
-            let permit = Arc::clone(&self.job_room).acquire_owned().await;
+            let permit = Arc::clone(places).acquire_owned().await;
             self.spawn(async move {
                 let _permit = permit;
                 if let Err(error) = broker.run_job(&job).await {
@@ -92,7 +101,12 @@ impl Broker {
         }
     }
 
-    async fn run_job_of(&self, job: &Job, view: TokenView) -> Result<Settled, BrokerError> {
+    async fn run_token_job(&self, job: &Job) -> Result<Settled, BrokerError> {
+        let view = match job.team_id {
+            Some(team) => self.store.token_by_id(team, job.subject).await?,
+            None => None,
+        };
+        let Some(view) = view else { return Ok(Settled::Done) };
         // One instance that hangs must not take the places of the others' jobs. One that is not configured any more has none.
         let room = self.instance_room.get(&view.instance).map(|room| room.try_acquire());
         let Some(Ok(_room)) = room else { return Ok(Settled::Later(NO_ROOM)) };
@@ -107,13 +121,8 @@ impl Broker {
     }
 
     async fn run_job(&self, job: &Job) -> Result<(), BrokerError> {
-        let view = match job.team_id {
-            Some(team) => self.store.token_by_id(team, job.subject).await?,
-            None => None,
-        };
-        let settled = match view {
-            Some(view) => self.run_job_of(job, view).await?,
-            None => Settled::Done,
+        let settled = match job.kind {
+            JobKind::Settle | JobKind::Sweep | JobKind::KeepAlive => self.run_token_job(job).await?,
         };
         match settled {
             Settled::Done => self.store.finish_job(job).await?,

@@ -19,14 +19,35 @@ pub enum JobKind {
     KeepAlive,
 }
 
+/// Which places of the worker a job takes: ten thousand errands must not stand before one token in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// What keeps tokens alive. The subject is a token.
+    Tokens,
+    /// What tells webhooks: others' servers, which may hang.
+    Notices,
+    /// Everything else.
+    Errands,
+}
+
+impl Lane {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+            Self::Notices => "notices",
+            Self::Errands => "errands",
+        }
+    }
+}
+
 /// A job taken: nobody else takes it before `held_until`.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// What.
     pub kind: JobKind,
-    /// With which token.
+    /// With what: a token, for the lane of tokens.
     pub subject: Uuid,
-    /// Its team; `None`: the token is gone.
+    /// The token's team; `None`: the token is gone, or the subject is none.
     pub team_id: Option<Uuid>,
     /// How often in a row it could not be done.
     pub failures: i32,
@@ -35,21 +56,25 @@ pub struct Job {
 }
 
 impl Store {
-    /// Takes up to `limit` due jobs, each for `hold`.
+    /// Takes up to `limit` due jobs of a lane, each for `hold`.
     ///
     /// # Errors
     /// Postgres.
-    pub async fn take_jobs(&self, limit: i64, hold: Duration) -> Result<Vec<Job>> {
+    pub async fn take_jobs(&self, lane: Lane, limit: i64, hold: Duration) -> Result<Vec<Job>> {
         Ok(sqlx::query_as!(
             Job,
             r#"with due as (
-                   select kind, subject from jobs where due_at <= now() order by due_at limit $1 for update skip locked)
+                   select kind, subject from jobs
+                   where due_at <= now() and case when kind in ('settle', 'sweep', 'keep-alive') then 'tokens'
+                                                  when kind = 'webhook' then 'notices' else 'errands' end = $3
+                   order by due_at limit $1 for update skip locked)
                update jobs set due_at = now() + make_interval(secs => $2)
                from due where jobs.kind = due.kind and jobs.subject = due.subject
                returning jobs.kind as "kind!: JobKind", jobs.subject, team_of_token(jobs.subject) as team_id,
                          jobs.failures, jobs.due_at as held_until"#,
             limit,
-            hold.as_secs_f64()
+            hold.as_secs_f64(),
+            lane.as_str()
         )
         .fetch_all(&self.pool)
         .await?)

@@ -36,7 +36,7 @@ pub use chains::Lost;
 pub use data_keys::DataKeyRow;
 pub use hand_out::{HandOut, HandOutRule};
 pub use installation::Installation;
-pub use jobs::{Job, JobKind};
+pub use jobs::{Job, JobKind, Lane};
 pub use notify::Signals;
 pub use registrations::{NewToken, TokenChanges};
 pub use sessions::{GrantRow, NewSession, PresentedSessionRow};
