@@ -90,7 +90,8 @@ impl Store {
                      and (not exists (select 1 from chains c where c.token_id = t.id and c.state = 'active')
                           or t.rejections >= $5 and t.rejected_since <= now() - make_interval(hours => $6))
                      and not exists (select 1 from attempts a where a.token_id = t.id)
-                     and t.last_error_kind is distinct from $4
+                     -- Said once, whichever of the two it was.
+                     and coalesce(t.last_error_kind, '') not in ('lost', 'user-rejected')
                    for no key update),
                moved as (
                    update chains c set state = 'lost' from held where (select in_team($1)) and c.token_id = held.id),
@@ -125,7 +126,9 @@ impl Store {
                     last_error_kind = case when $3 then 'jfrog-unauthenticated' else last_error_kind end,
                     last_error_detail = case when $3 then 'JFrog does not know an access token of this token any more'
                                         else last_error_detail end
-             where (select in_team($1)) and id = $2",
+             where (select in_team($1)) and id = $2
+                   -- Of a token that was declared lost meanwhile, a refusal says nothing new.
+                   and not ($3 and coalesce(last_error_kind, '') in ('lost', 'user-rejected'))",
             team,
             token,
             refused

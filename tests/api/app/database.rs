@@ -77,6 +77,17 @@ impl TestDatabase {
         sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut self.connect().await).await.expect("a number")
     }
 
+    /// Asks until this is true.
+    pub async fn until(&self, condition: &str) {
+        for _ in 0..200 {
+            if self.count(&format!("select count(*) where {condition}")).await == 1 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("it never was so: {condition}");
+    }
+
     /// One text.
     pub async fn text(&self, sql: &str) -> String {
         sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut self.connect().await).await.expect("a text")
