@@ -1,6 +1,7 @@
 //! Settings: every one is a flag and an environment variable; `X_FILE` may replace any secret `X`. Read by `cli` alone.
 
 mod identities;
+mod webhooks;
 
 use std::{fs, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -10,7 +11,7 @@ use ipnet::IpNet;
 
 pub use identities::Identities;
 
-use self::identities::IdentityOptions;
+use self::{identities::IdentityOptions, webhooks::WebhookOptions};
 use crate::{api::Rates, broker::Timing, crypto::MasterKeys, jfrog::Instance, names::Name, outbound, store::PgConnectOptions};
 
 /// How a log line looks.
@@ -95,6 +96,8 @@ pub struct ServeOptions {
     trusted_proxies: Vec<IpNet>,
     #[command(flatten)]
     identities: IdentityOptions,
+    #[command(flatten)]
+    webhooks: WebhookOptions,
     /// Makes a copied or restored database an installation of its own, which may spend the tokens in it. Only ever given by hand.
     #[arg(long)]
     adopt: bool,
@@ -137,6 +140,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Whose identities are trusted.
     pub identities: Identities,
+    /// Who may be told by webhooks.
+    pub courier: outbound::Courier,
     /// How much one credential and one address may ask.
     pub rates: Rates,
     /// Whether a copy becomes an installation of its own.
@@ -215,6 +220,7 @@ impl ServeOptions {
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             trusted_proxies: self.trusted_proxies.clone(),
             identities: self.identities.read()?,
+            courier: self.webhooks.read()?,
             rates: self.identities.rates(),
             adopt: self.adopt,
         })

@@ -80,6 +80,9 @@ fn routes() -> OpenApiRouter<ApiState> {
             teams::trust_rules::delete_trust_rule
         ))
         .routes(routes!(teams::explain::explain_trust_rules))
+        .routes(routes!(teams::webhooks::list_webhooks, teams::webhooks::create_webhook))
+        .routes(routes!(teams::webhooks::get_webhook, teams::webhooks::delete_webhook))
+        .routes(routes!(teams::webhooks::test_webhook))
         .routes(routes!(sessions::create_session))
         .routes(routes!(sessions::end_session))
         .routes(routes!(platform_keys::list_platform_keys, platform_keys::create_platform_key))

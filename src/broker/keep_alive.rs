@@ -27,6 +27,9 @@ impl Broker {
         if view.state != TokenState::Registered {
             return Ok(Settled::Later(TRY_AGAIN));
         }
+        if close_to_deadline(&view) {
+            self.store.note_deadline(view.team_id, view.id).await?;
+        }
         if view.rejections > 0 {
             return self.doubt(&view).await;
         }
@@ -51,6 +54,13 @@ impl Broker {
             _ => jittered(TRY_AGAIN),
         }))
     }
+}
+
+/// Whether even the younger chain has less than a fifth of its life left: it was due at the half, so whatever rotates it does not
+/// get there by itself.
+fn close_to_deadline(view: &TokenView) -> bool {
+    let span = view.younger().and_then(|chain| chain.refreshed_at.zip(chain.expires_at));
+    span.is_some_and(|(from, to)| to - view.now < (to - from) / 5)
 }
 
 /// Until the chain has lived half of its life, give or take a tenth that is the same each time it is asked for one pair: many

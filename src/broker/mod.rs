@@ -27,6 +27,7 @@ mod settle;
 mod sweep;
 mod tokens;
 mod trust_rules;
+mod webhooks;
 mod worker;
 
 use std::{
@@ -50,11 +51,13 @@ pub use recreate::RecreateToken;
 pub use refresh::{Ask, HandedOut, Warning};
 pub use sessions::Begun;
 pub use trust_rules::{ExplainOf, Explained, Explanation, TrustRule};
+pub use webhooks::WEBHOOK_EVENTS;
 
 use crate::{
     identity::Authentication,
     jfrog::Jfrog,
     journal::Journal,
+    outbound::Courier,
     store::{Lane, Signals, Store},
 };
 
@@ -72,6 +75,15 @@ pub struct Timing {
     pub poll: Duration,
 }
 
+/// Whom the flows talk to over the network, besides Postgres and issuers.
+#[derive(Debug)]
+pub struct Others {
+    /// Every configured JFrog.
+    pub jfrog: Jfrog,
+    /// Teams' webhooks.
+    pub courier: Courier,
+}
+
 /// The flows over their parts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Broker(Arc<Parts>);
@@ -81,6 +93,7 @@ pub struct Broker(Arc<Parts>);
 pub struct Parts {
     store: Store,
     jfrog: Jfrog,
+    courier: Courier,
     keys: Keys,
     journal: Journal,
     authentication: Authentication,
@@ -119,7 +132,7 @@ impl Broker {
     pub fn new(
         authentication: Authentication,
         store: Store,
-        jfrog: Jfrog,
+        Others { jfrog, courier }: Others,
         keys: Keys,
         journal: Journal,
         recognised: Recognised,
@@ -132,6 +145,7 @@ impl Broker {
             authentication,
             store,
             jfrog,
+            courier,
             keys,
             journal,
             timing,

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{Broker, BrokerError, settle::Settled};
-use crate::store::{Job, JobKind, Lane, Signals};
+use crate::store::{Job, JobKind, Lane, Signals, TokenView};
 
 /// Jobs with tokens that run at once: what is due all at once must not flood JFrog.
 pub(super) const JOBS_AT_ONCE: usize = 64;
@@ -101,7 +101,12 @@ impl Broker {
         }
     }
 
-    async fn run_token_job(&self, job: &Job) -> Result<Settled, BrokerError> {
+    /// Does a job of the lane of tokens.
+    async fn with_token(
+        &self,
+        job: &Job,
+        work: impl AsyncFnOnce(TokenView) -> Result<Settled, BrokerError>,
+    ) -> Result<Settled, BrokerError> {
         let view = match job.team_id {
             Some(team) => self.store.token_by_id(team, job.subject).await?,
             None => None,
@@ -110,19 +115,16 @@ impl Broker {
         // One instance that hangs must not take the places of the others' jobs. One that is not configured any more has none.
         let room = self.instance_room.get(&view.instance).map(|room| room.try_acquire());
         let Some(Ok(_room)) = room else { return Ok(Settled::Later(NO_ROOM)) };
-        match job.kind {
-            JobKind::Settle => self.settle(view).await,
-            JobKind::KeepAlive => self.keep_alive(view).await,
-            JobKind::Sweep => {
-                let reuse_for = Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0));
-                self.sweep(&view, reuse_for).await
-            }
-        }
+        work(view).await
     }
 
     async fn run_job(&self, job: &Job) -> Result<(), BrokerError> {
+        let reuse_for = |view: &TokenView| Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0));
         let settled = match job.kind {
-            JobKind::Settle | JobKind::Sweep | JobKind::KeepAlive => self.run_token_job(job).await?,
+            JobKind::Settle => self.with_token(job, async |view| self.settle(view).await).await?,
+            JobKind::KeepAlive => self.with_token(job, async |view| self.keep_alive(view).await).await?,
+            JobKind::Sweep => self.with_token(job, async |view| self.sweep(&view, reuse_for(&view)).await).await?,
+            JobKind::Webhook => self.tell(job.subject).await?,
         };
         match settled {
             Settled::Done => self.store.finish_job(job).await?,

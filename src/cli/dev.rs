@@ -26,7 +26,7 @@ use crate::{
         simulator::Simulator,
     },
     jfrog::Instance,
-    outbound,
+    outbound::{self, Courier},
     store::{PgConnectOptions, Store},
     telemetry,
 };
@@ -109,6 +109,7 @@ fn settings(dir: &Path, options: &DevOptions, database_url: &str, simulator: &Si
         tls: None,
         trusted_proxies: Vec::new(),
         identities: Identities::default(),
+        courier: Courier::new(Vec::new(), &outbound::Route::default())?,
         rates: Rates::default(),
         adopt: false,
     })

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     api::{ApiState, Listeners, Metrics},
-    broker::{Broker, Keys, recognise},
+    broker::{Broker, Keys, Others, recognise},
     config::{Database, LogFormat, ServeOptions, Settings},
     identity::{Authentication, Issuers},
     jfrog::Jfrog,
@@ -98,7 +98,8 @@ pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Resu
     let identities = settings.identities;
     let issuers = Issuers::new(identities.issuers, identities.audience, &identities.route)?;
     let authentication = Authentication::new(store.clone(), issuers, identities.platform_admins);
-    let broker = Broker::new(authentication, store, jfrog, keys, journal, recognised, settings.timing);
+    let others = Others { jfrog, courier: settings.courier };
+    let broker = Broker::new(authentication, store, others, keys, journal, recognised, settings.timing);
     broker.start().await.context("replaying the journal")?;
 
     let state = ApiState::new(broker.clone(), settings.trusted_proxies, settings.rates);

@@ -4,6 +4,6 @@ mod hash;
 mod master;
 mod seal;
 
-pub use hash::{constant_time_eq, fingerprint, random_bytes, sha256};
+pub use hash::{constant_time_eq, fingerprint, hmac_sha256, random_bytes, sha256};
 pub use master::{MasterKeyError, MasterKeys};
 pub use seal::{Key, OpenError, Place};

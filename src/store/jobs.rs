@@ -17,6 +17,8 @@ pub enum JobKind {
     Sweep,
     /// Rotate long before anything expires, and notice a user who was disabled.
     KeepAlive,
+    /// Tell a webhook. The subject is the notice.
+    Webhook,
 }
 
 /// Which places of the worker a job takes: ten thousand errands must not stand before one token in doubt.

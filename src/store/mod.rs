@@ -17,6 +17,7 @@ mod teams;
 mod token_view;
 mod tokens;
 mod trust_rules;
+mod webhooks;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -43,6 +44,7 @@ pub use sessions::{GrantRow, NewSession, PresentedSessionRow};
 pub use teams::TeamRow;
 pub use token_view::{AttemptRow, ChainRow, ChainState, Letter, Replaced, TokenState, TokenView};
 pub use trust_rules::{Claims, IssuerRuleRow, NewTrustRule, TrustRuleRow};
+pub use webhooks::{NewWebhook, Notice, WebhookRow};
 
 /// How long somebody who waits for Postgres alone waits at most.
 const PROMPT: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    app::{Answer, Client, TestApp},
+    app::{Answer, Client, HOOKS, TestApp},
     identities::World,
 };
 
@@ -37,6 +37,11 @@ const TABLE: &[(&str, &str, [u16; 9])] = &[
     ("put", "/teams/{team}/trust-rules/{name}", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
     ("delete", "/teams/{team}/trust-rules/{name}", [401, 403, 403, 403, 204, 404, 204, 403, 403]),
     ("post", "/teams/{team}/trust-rules/explain", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("get", "/teams/{team}/webhooks", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("post", "/teams/{team}/webhooks", [401, 403, 403, 403, 201, 404, 201, 403, 403]),
+    ("get", "/teams/{team}/webhooks/{name}", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("delete", "/teams/{team}/webhooks/{name}", [401, 403, 403, 403, 204, 404, 204, 403, 403]),
+    ("post", "/teams/{team}/webhooks/{name}/test", [401, 403, 403, 403, 202, 404, 202, 403, 403]),
     ("get", "/audit", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
     ("get", "/platform/keys", [401, 403, 403, 403, 403, 403, 200, 403, 403]),
     ("post", "/platform/keys", [401, 403, 403, 403, 403, 403, 201, 403, 403]),
@@ -74,6 +79,7 @@ async fn attempt(world: &World, client: &Client, role: &str, method: &str, path:
         ("post", "/teams/{team}/keys") => json!({"name": format!("new-{role}"), "role": "ci"}),
         ("post", "/teams/{team}/trust-rules") => never(world, &format!("new-{role}")),
         ("put", _) => never(world, "deploy"),
+        ("post", "/teams/{team}/webhooks") => json!({"name": format!("new-{role}"), "url": HOOKS}),
         ("post", "/teams/{team}/trust-rules/explain") => json!({"claims": {}}),
         ("post", "/teams" | "/platform/keys") => json!({"name": format!("new-{role}")}),
         ("post" | "patch", _) => json!({}),
@@ -114,7 +120,9 @@ async fn each_role_may_do_on_each_route_what_the_table_says_and_nothing_else() {
         app.admin.post("/teams/payments/keys", json!({"name": format!("doomed-{role}"), "role": "ci"})).await.expect(201);
         app.platform.post("/platform/keys", json!({"name": format!("doomed-{role}")})).await.expect(201);
         world.write(never(&world, &format!("doomed-{role}"))).await.expect(201);
+        app.admin.post("/teams/payments/webhooks", json!({"name": format!("doomed-{role}"), "url": HOOKS})).await.expect(201);
     }
+    app.admin.post("/teams/payments/webhooks", json!({"name": "deploy", "url": HOOKS})).await.expect(201);
     let mut wrong = Vec::new();
     for (method, path, expected) in TABLE {
         for ((role, client), expected) in ROLES.iter().zip(&clients).zip(expected) {

@@ -29,7 +29,11 @@ async fn two_teams(app: &TestApp) -> (String, String) {
                                       created_by)
              select gen_random_uuid(), id, 'main', 'https://issuer.example', '{}', false, 'ci', '{*}', 60, false, 'test' from teams;
              insert into sessions (id, team_id, public_id, secret_sha256, actor, recognised_by, rule_ids, expires_at)
-             select gen_random_uuid(), team_id, id::text, sha256('x'), 'test', '{}', array[id], now() + interval '1 h' from trust_rules",
+             select gen_random_uuid(), team_id, id::text, sha256('x'), 'test', '{}', array[id], now() + interval '1 h' from trust_rules;
+             insert into webhooks (id, team_id, name, origin, target, events, created_by)
+             select gen_random_uuid(), id, 'w', 'https://hooks.example', 'x', '{token.lost}', 'test' from teams;
+             insert into webhook_notices (id, team_id, webhook_id, event, data)
+             select gen_random_uuid(), team_id, id, 'token.lost', '{}' from webhooks",
         )
         .await;
     let id = |team: &'static str| {

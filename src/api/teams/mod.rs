@@ -3,6 +3,7 @@
 pub(super) mod explain;
 pub(super) mod keys;
 pub(super) mod trust_rules;
+pub(super) mod webhooks;
 
 use axum::{
     Json as Answer,

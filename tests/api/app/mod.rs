@@ -22,7 +22,7 @@ use token_broker::{
     dev::simulator::Simulator,
     identity::IssuerSettings,
     jfrog::Instance,
-    outbound,
+    outbound::{self, Courier},
     store::Store,
 };
 
@@ -32,6 +32,9 @@ pub use database::TestDatabase;
 /// Short enough to wait for, and in the proportions of the real ones.
 pub const TIMING: Timing =
     Timing { jfrog_timeout: Duration::from_secs(2), lease: Duration::from_secs(3), poll: Duration::from_millis(100) };
+
+/// Where webhooks may be: nobody listens there.
+pub const HOOKS: &str = "https://127.0.0.1:9";
 
 /// A broker of its own for one test, with team `payments` and its keys.
 pub struct TestApp {
@@ -194,6 +197,7 @@ pub fn settings(database: &TestDatabase, simulator: &Simulator, journal: &TempDi
         tls: None,
         trusted_proxies: Vec::new(),
         identities: Identities::default(),
+        courier: Courier::new(vec![HOOKS.parse().expect("an origin")], &outbound::Route::default()).expect("a courier"),
         rates: Rates { per_credential: NonZeroU32::MAX, per_address: NonZeroU32::MAX, failures: NonZeroU32::MAX },
         adopt: false,
     }

@@ -1,6 +1,7 @@
 //! `/teams`.
 
 mod keys;
+mod webhooks;
 
 use serde_json::json;
 

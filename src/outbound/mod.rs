@@ -1,9 +1,13 @@
 //! Every reqwest client is built here: no redirects (they would carry a refresh token away), no retries (a refresh is not
 //! idempotent), no proxy from the environment.
 
+mod courier;
+
 use std::time::Duration;
 
 use anyhow::Context;
+
+pub use courier::{AllowedOrigin, Courier};
 
 /// What an operator may say about the way out.
 #[derive(Clone, Debug, Default)]
