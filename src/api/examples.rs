@@ -12,7 +12,7 @@ use super::{
     problem::{FieldError, Problem},
 };
 use crate::{
-    broker::{BrokerError, RefreshError, RegisterError},
+    broker::{BrokerError, IssueError, RefreshError, RegisterError},
     identity::Refusal,
 };
 
@@ -47,6 +47,7 @@ fn samples() -> Vec<Problem> {
         BrokerError::NameTaken("deploy".to_owned()).into(),
         BrokerError::Busy.into(),
         BrokerError::TeamInUse.into(),
+        BrokerError::LockedDown.into(),
         RefreshError::Lost(String::new()).into(),
         too_large(),
         unsupported("send the body as Content-Type: application/json"),
@@ -54,6 +55,7 @@ fn samples() -> Vec<Problem> {
         RegisterError::BearerRejected("Token failed verification: expired".to_owned()).into(),
         RegisterError::NotRefreshable.into(),
         RegisterError::ScopeRefused("Insufficient permissions".to_owned()).into(),
+        IssueError::Wider(String::new()).into(),
         Problem::ours(),
         RefreshError::DatabaseUnavailable.into(),
         RefreshError::JfrogUnavailable { detail: String::new(), retry_after: later }.into(),

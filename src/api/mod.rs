@@ -9,6 +9,7 @@ mod health;
 mod key;
 mod limits;
 mod listen;
+mod lockdown;
 mod metrics;
 mod page;
 mod platform_keys;
@@ -69,6 +70,11 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(tokens::read::get_token, tokens::update::update_token, tokens::delete::delete_token))
         .routes(routes!(tokens::refresh::refresh_token))
         .routes(routes!(tokens::recreate::recreate_token))
+        .routes(routes!(tokens::issue::issue_token))
+        .routes(routes!(tokens::children::list_children))
+        .routes(routes!(tokens::children::revoke_child))
+        .routes(routes!(tokens::revoke_handed_out::revoke_handed_out))
+        .routes(routes!(tokens::lockdown::get_lockdown, tokens::lockdown::lock_down, tokens::lockdown::end_lockdown))
         .routes(routes!(teams::list_teams, teams::create_team))
         .routes(routes!(teams::get_team, teams::delete_team))
         .routes(routes!(teams::keys::list_keys, teams::keys::create_key))
@@ -80,6 +86,7 @@ fn routes() -> OpenApiRouter<ApiState> {
             teams::trust_rules::delete_trust_rule
         ))
         .routes(routes!(teams::explain::explain_trust_rules))
+        .routes(routes!(teams::lockdown::get_team_lockdown, teams::lockdown::lock_team_down, teams::lockdown::end_team_lockdown))
         .routes(routes!(teams::webhooks::list_webhooks, teams::webhooks::create_webhook))
         .routes(routes!(teams::webhooks::get_webhook, teams::webhooks::delete_webhook))
         .routes(routes!(teams::webhooks::test_webhook))

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    broker::{BrokerError, RefreshError, RegisterError},
+    broker::{BrokerError, IssueError, RefreshError, RegisterError},
     identity::Refusal,
     store::StoreError,
 };
@@ -212,6 +212,11 @@ impl From<BrokerError> for Problem {
             BrokerError::TeamInUse => {
                 Self::new(StatusCode::CONFLICT, "team-in-use", "Team in use", "The team still has tokens: delete them first.")
             }
+            BrokerError::LockedDown => {
+                let detail =
+                    "An admin has locked this token, or its whole team, down: nothing is handed out until the lockdown is ended.";
+                Self::new(StatusCode::CONFLICT, "locked-down", "Locked down", detail).because(reason)
+            }
             BrokerError::Invalid { field, message } => Self::invalid(vec![FieldError { field: field.to_owned(), message }]),
             BrokerError::InvalidFields(fields) => {
                 Self::invalid(fields.into_iter().map(|(field, message)| FieldError { field, message }).collect())
@@ -318,6 +323,28 @@ impl From<RefreshError> for Problem {
             RefreshError::Pending => {
                 let detail = "The refresh is still under way and goes on: ask again.";
                 Self::unavailable("refresh-pending", "Refresh pending", detail, reason, soon)
+            }
+        }
+    }
+}
+
+/// As for a refresh.
+impl From<IssueError> for Problem {
+    fn from(error: IssueError) -> Self {
+        let reason = error.to_string();
+        match error {
+            IssueError::Refresh(error) => error.into(),
+            IssueError::Refused(_) => {
+                let detail = "JFrog does not give this token's user what was asked: its scope or lifetime is too wide, or not valid there.";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "scope-refused", "Refused by JFrog", detail).because(reason)
+            }
+            IssueError::Wider(_) => {
+                let detail = "JFrog gave a token that is wider than what was asked: it was revoked, and is not handed on.";
+                Self::new(StatusCode::BAD_GATEWAY, "wider-than-asked", "Wider than asked", detail).because(reason)
+            }
+            IssueError::Unavailable { retry_after, .. } => {
+                let detail = "JFrog cannot be reached, or refuses for now: no child token was issued.";
+                Self::unavailable("jfrog-unavailable", "JFrog unavailable", detail, reason, retry_after)
             }
         }
     }

@@ -3,7 +3,7 @@
 use axum::{Json as Answer, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     ApiState,
@@ -74,12 +74,26 @@ pub(super) async fn create_session(
     Ok((StatusCode::CREATED, Answer(session)))
 }
 
+/// `?children=`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EndSession {
+    /// `true`: the child tokens that this session was issued are revoked with it.
+    #[serde(default)]
+    #[param(required = false)]
+    children: bool,
+}
+
 /// End the session
 ///
 /// The one that is the bearer of this request.
-#[utoipa::path(delete, path = "/sessions/current", tag = docs::SERVICE, security(("bearer" = [])),
+#[utoipa::path(delete, path = "/sessions/current", tag = docs::SERVICE, security(("bearer" = [])), params(EndSession),
     responses((status = 204, description = "It has ended.")))]
-pub(super) async fn end_session(State(state): State<ApiState>, who: Authenticated) -> Result<StatusCode, Problem> {
-    state.broker.end_session(&who.caller, &who.actor).await?;
+pub(super) async fn end_session(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Parameters(EndSession { children }): Parameters<EndSession>,
+) -> Result<StatusCode, Problem> {
+    state.broker.end_session(&who.caller, children, &who.actor).await?;
     Ok(StatusCode::NO_CONTENT)
 }

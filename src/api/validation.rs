@@ -31,6 +31,13 @@ impl Validation {
         self.check(field, ok, &format!("must be 1 to {longest} visible ASCII characters, words separated by one space"))
     }
 
+    /// Scopes, each a word of JFrog's; together they must fit where one fits.
+    pub(super) fn scopes(&mut self, field: &str, scopes: Option<&[String]>) -> &mut Self {
+        let word = |scope: &String| !scope.is_empty() && scope.bytes().all(|c| c.is_ascii_graphic());
+        let ok = scopes.is_none_or(|scopes| scopes.join(" ").len() <= 500 && scopes.iter().all(word));
+        self.check(field, ok, "must be scopes of visible ASCII without spaces, together at most 500 characters")
+    }
+
     /// A credential of JFrog: it must fit into a header.
     pub(super) fn credential(&mut self, field: &str, text: &str) -> &mut Self {
         let ok = (1..=16 * 1024).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic());

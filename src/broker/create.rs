@@ -42,6 +42,10 @@ pub struct Settings {
     pub reuse_for: Option<i32>,
     /// 1 or 2; `None`: 2.
     pub chains: Option<i16>,
+    /// Longest life of a child token, seconds; `None`: six hours.
+    pub issue_max_expires_in: Option<i32>,
+    /// What a child token may be given; `None` or empty: what is asked of JFrog for the token itself.
+    pub issue_scopes: Option<Vec<String>>,
 }
 
 /// A registration through the create flow.
@@ -143,6 +147,8 @@ impl Broker {
             expires_in: settings.expires_in,
             include_reference_token: settings.include_reference_token,
             reuse_for: settings.reuse_for.unwrap_or(DEFAULT_REUSE_FOR),
+            issue_max_expires_in: settings.issue_max_expires_in.unwrap_or(DEFAULT_REUSE_FOR),
+            issue_scopes: settings.issue_scopes.clone().filter(|scopes| !scopes.is_empty()),
             chains: (0..settings.chains.unwrap_or(2)).map(|_| Uuid::now_v7()).collect(),
             identity_token: None,
             idempotency_key: None,
@@ -268,7 +274,7 @@ pub(super) fn refusal(Rejection { status, reason, message, retry_after }: Reject
 /// Of everything the request says but its identity token: a repetition may bring a new one.
 fn digest(CreateToken { settings: s, .. }: &CreateToken) -> [u8; 32] {
     // By position and as JSON: the same in every version.
-    let said = serde_json::json!([
+    let mut said = vec![serde_json::json!([
         s.name,
         s.description,
         s.scope,
@@ -279,6 +285,9 @@ fn digest(CreateToken { settings: s, .. }: &CreateToken) -> [u8; 32] {
         s.instance,
         s.reuse_for,
         s.chains
-    ]);
-    crypto::sha256(said.to_string().as_bytes())
+    ])];
+    if s.issue_max_expires_in.is_some() || s.issue_scopes.is_some() {
+        said.push(serde_json::json!([s.issue_max_expires_in, s.issue_scopes]));
+    }
+    crypto::sha256(said.iter().map(ToString::to_string).collect::<String>().as_bytes())
 }

@@ -9,11 +9,14 @@ use crate::{
     identity::{Action, Caller, Team},
     jfrog::{Bearer, Instance, Revoked, Vitality},
     names::{Asked, Name},
-    store::{Ending, NewAttempt, TokenView},
+    store::{ChildRow, ChildState, Ending, NewAttempt, TokenView},
 };
 
+/// Child tokens that are revoked in one delete; more: it is repeated.
+const MOST_CHILDREN: i64 = 5_000;
+
 impl Broker {
-    /// Revokes both chains and whatever carries the token's markers, then forgets the token. With `force` it is forgotten even
+    /// Revokes child tokens, both chains and whatever carries the token's markers, then forgets the token. With `force` it is forgotten even
     /// if JFrog could not be told, and the audit says so.
     ///
     /// # Errors
@@ -74,14 +77,16 @@ impl Broker {
         let instance = self.jfrog.instance(Some(&view.instance)).ok_or_else(|| format!("{} is not configured", view.instance))?;
         let pairs = self.pairs(view).await.map_err(|error| error.to_string())?;
         let ours: Vec<&str> = pairs.iter().filter_map(|(_, id)| *id).collect();
+        let mut children =
+            self.store.live_children(view.team_id, Some(view.id), MOST_CHILDREN).await.map_err(|error| error.to_string())?;
         for (bearer, _) in &pairs {
             match self.jfrog.me(instance, bearer).await {
-                Vitality::Alive => {}
+                Vitality::Alive => self.revoke_all(view, instance, bearer, std::mem::take(&mut children)).await?,
                 Vitality::Dead => continue,
                 // It may be the only one that can see an orphan.
                 Vitality::Unknown => return Err("JFrog does not say what is alive".to_owned()),
             }
-            for orphan in self.jfrog.list(instance, bearer, &self.token_marker(view.id)).await? {
+            for orphan in self.list_pairs(instance, bearer, view).await? {
                 let marked =
                     view.chains.iter().any(|c| marker::carries(&orphan.description, &self.chain_marker(view.id, c.letter)));
                 if marked && !ours.contains(&orphan.token_id.as_str()) {
@@ -89,12 +94,29 @@ impl Broker {
                 }
             }
         }
+        if !children.is_empty() {
+            return Err(format!("no chain works that could revoke {} child tokens", children.len()));
+        }
         for (bearer, id) in &pairs {
             if let Some(id) = id {
                 self.revoke_one(instance, bearer, id).await?;
             }
         }
         Ok(())
+    }
+
+    /// Child tokens end with the token that they were made with.
+    async fn revoke_all(
+        &self,
+        view: &TokenView,
+        instance: &Instance,
+        bearer: &Bearer,
+        children: Vec<ChildRow>,
+    ) -> Result<(), String> {
+        let count = children.len();
+        let told = self.tell_of_children(view, instance, bearer, children).await.map_err(|error| error.to_string())?;
+        let ended = told.iter().filter(|told| told.state != ChildState::Revoking).count();
+        if ended == count { Ok(()) } else { Err(format!("{} child tokens are not revoked yet", count - ended)) }
     }
 
     /// Everything of the token that may live at JFrog, with its id there; and the identity token of a half-made registration.

@@ -49,6 +49,9 @@ pub enum BrokerError {
     /// Fields of the request, and what is wrong with each.
     #[error("{}", .0.iter().map(|(field, message)| format!("{field}: {message}")).collect::<Vec<_>>().join("; "))]
     InvalidFields(Vec<(String, String)>),
+    /// Nothing of the token, or of its team, is handed out.
+    #[error("locked down by an admin")]
+    LockedDown,
     /// A team that still has tokens.
     #[error("the team still has tokens")]
     TeamInUse,

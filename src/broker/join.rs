@@ -6,13 +6,13 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
-    Broker, BrokerError,
+    Broker, BrokerError, RefreshError,
     rotate::{Call, Ended, Plan},
 };
 use crate::{
     actor::Actor,
     jfrog::{Bearer, Reason, Rejection},
-    names::Asked,
+    names::{Asked, Name},
     store::{ChainRow, ChainState, Letter, StoreError, TokenState, TokenView},
 };
 
@@ -57,6 +57,27 @@ pub(super) enum Advance {
     JournalUnavailable,
     /// Keys, or a task that ended early; logged already.
     Failed(String),
+}
+
+impl Advance {
+    /// What a caller is told who can do with nothing else.
+    pub(super) fn into_error(self, name: &Name) -> RefreshError {
+        match self {
+            Self::NotFound => BrokerError::NotFound(format!("token {name}")).into(),
+            Self::Creating => RefreshError::Creating,
+            Self::Revoked => RefreshError::Revoked,
+            Self::Lost(why) => RefreshError::Lost(why),
+            Self::DatabaseUnavailable => RefreshError::DatabaseUnavailable,
+            Self::Unavailable { detail, retry_after } => RefreshError::JfrogUnavailable { detail, retry_after },
+            Self::Uncertain | Self::Elsewhere { uncertain: true } => RefreshError::Uncertain,
+            Self::Failed(what) => RefreshError::Failed(what),
+            Self::Changed
+            | Self::NotDue { .. }
+            | Self::Elsewhere { uncertain: false }
+            | Self::Stopping
+            | Self::JournalUnavailable => RefreshError::Pending,
+        }
+    }
 }
 
 impl Broker {

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     actor::Actor,
     jfrog::Vitality,
-    store::{ChainRow, TokenState, TokenView},
+    store::{ChainRow, JobKind, TokenState, TokenView},
 };
 
 /// A disabled user must not go unnoticed for months.
@@ -26,6 +26,10 @@ impl Broker {
     pub(super) async fn keep_alive(&self, view: TokenView) -> Result<Settled, BrokerError> {
         if view.state != TokenState::Registered {
             return Ok(Settled::Later(TRY_AGAIN));
+        }
+        self.store.forget_expired_children(view.team_id, view.id).await?;
+        if self.store.children_are_open(view.team_id, view.id).await? {
+            self.store.schedule(JobKind::Revoke, view.id, self.timing.lease).await?;
         }
         if close_to_deadline(&view) {
             self.store.note_deadline(view.team_id, view.id).await?;

@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::Parts;
 use crate::{
+    actor::Actor,
     jfrog::CreateRequest,
     store::{Letter, TokenView},
 };
@@ -22,13 +23,27 @@ impl Parts {
         format!("{}{}", self.token_marker(token), letter.as_str())
     }
 
+    /// Begins the description of a child token. No chain's marker begins like it.
+    pub(super) fn child_marker(&self, token: Uuid, child: Uuid) -> String {
+        format!("{}child:{child}", self.token_marker(token))
+    }
+
+    /// A child token's description: its marker, which job it is for, and what the job says of it.
+    pub(super) fn child_description(&self, token: Uuid, child: Uuid, description: Option<&str>, actor: &Actor) -> String {
+        let recognised = &actor.recognised_by;
+        let claims = [&recognised["claims"], &recognised["begun_by"]["claims"]].into_iter().find_map(|claims| claims.as_object());
+        let claims = claims.into_iter().flatten().filter(|(name, _)| !["iss", "sub", "jti"].contains(&name.as_str()));
+        let request = actor.request_id.iter().map(|id| format!("request={id}"));
+        let job = claims.filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?)));
+        let words: Vec<String> = std::iter::once(actor.name.clone()).chain(request).chain(job).collect();
+        described(&self.child_marker(token, child), &format!("{} {}", words.join(" "), description.unwrap_or_default()))
+    }
+
     /// What is asked of JFrog for this chain.
     pub(super) fn create_request(&self, view: &TokenView, letter: Letter) -> CreateRequest {
         let marker = self.chain_marker(view.id, letter);
-        let room = DESCRIPTION_LIMIT - marker.len() - 1;
-        let description: String = view.description.chars().filter(|c| !c.is_control()).take(room).collect();
         CreateRequest {
-            description: format!("{marker} {description}").trim_end().to_owned(),
+            description: described(&marker, &view.description),
             scope: view.scope.clone(),
             audience: view.audience.clone(),
             expires_in: view.expires_in,
@@ -36,6 +51,13 @@ impl Parts {
             include_reference_token: view.include_reference_token,
         }
     }
+}
+
+/// A marker, and as much of a text as JFrog takes.
+fn described(marker: &str, text: &str) -> String {
+    let room = DESCRIPTION_LIMIT - marker.len() - 1;
+    let text: String = text.chars().filter(|c| !c.is_control()).take(room).collect();
+    format!("{marker} {text}").trim_end().to_owned()
 }
 
 /// Whether a description carries exactly this chain's marker: `…:a` is not the beginning of `…:ab`.

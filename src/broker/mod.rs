@@ -1,6 +1,7 @@
 //! The flows, each a function that reads from top to bottom. Read `rotate.rs` first.
 
 mod audit;
+mod children;
 mod copy;
 mod create;
 mod delete;
@@ -10,16 +11,20 @@ mod errors;
 mod give_back;
 mod heal;
 mod import;
+mod issue;
 mod join;
 mod keep_alive;
 mod keys;
+mod lockdown;
 mod marker;
+mod narrow;
 mod page;
 mod platform;
 mod recreate;
 mod refresh;
 mod rejected;
 mod replay;
+mod revoke_handed_out;
 mod rotate;
 mod sealing;
 mod sessions;
@@ -45,10 +50,13 @@ pub use copy::{Recognised, recognise};
 pub use create::{CreateToken, Settings as TokenSettings};
 pub use errors::{BrokerError, RefreshError, RegisterError};
 pub use import::ImportToken;
+pub use issue::{IssueChild, IssueError, Issued};
 pub use keys::Keys;
+pub use lockdown::{Hit, Lockdown, Scope};
 pub use platform::NewKey;
 pub use recreate::RecreateToken;
 pub use refresh::{Ask, HandedOut, Warning};
+pub use revoke_handed_out::RevokedHandedOut;
 pub use sessions::Begun;
 pub use trust_rules::{ExplainOf, Explained, Explanation, TrustRule};
 pub use webhooks::WEBHOOK_EVENTS;
@@ -115,6 +123,8 @@ pub struct Parts {
     job_rooms: [(Lane, Arc<Semaphore>); 3],
     /// Of those with tokens, with each instance of JFrog.
     instance_room: HashMap<String, Semaphore>,
+    /// Child tokens that are asked of each instance at once.
+    issue_room: HashMap<String, Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -138,8 +148,8 @@ impl Broker {
         recognised: Recognised,
         timing: Timing,
     ) -> Self {
-        let rooms = jfrog.instances().iter().map(|instance| (instance.name.clone(), Semaphore::new(worker::JOBS_PER_INSTANCE)));
-        let instance_room = rooms.collect();
+        let rooms = |places| jfrog.instances().iter().map(|it| (it.name.clone(), Semaphore::new(places))).collect();
+        let (instance_room, issue_room) = (rooms(worker::JOBS_PER_INSTANCE), rooms(issue::AT_ONCE));
         let room = |jobs| Arc::new(Semaphore::new(jobs));
         Self(Arc::new(Parts {
             authentication,
@@ -163,6 +173,7 @@ impl Broker {
                 (Lane::Errands, room(worker::ERRANDS_AT_ONCE)),
             ],
             instance_room,
+            issue_room,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))

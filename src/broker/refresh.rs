@@ -156,6 +156,9 @@ impl Broker {
                 if found.handed {
                     return self.answer(team, found, seen, None).await;
                 }
+                if found.locked_down {
+                    return Err(BrokerError::LockedDown.into());
+                }
                 // One rotation a request: if what was obtained since it arrived does not live long enough, no other will.
                 if rule.since.is_some_and(|since| found.refreshed_at.is_some_and(|at| at > since)) {
                     break Stuck::NotDue;
@@ -177,12 +180,12 @@ impl Broker {
                 Advance::Unavailable { detail, retry_after } => break Stuck::Unavailable { detail, retry_after },
                 Advance::Stopping | Advance::JournalUnavailable => break Stuck::Pending,
                 Advance::Uncertain => break Stuck::Uncertain,
-                Advance::NotFound => return Err(BrokerError::NotFound(format!("token {name}")).into()),
-                Advance::Creating => return Err(RefreshError::Creating),
-                Advance::Revoked => return Err(RefreshError::Revoked),
-                Advance::Lost(why) => return Err(RefreshError::Lost(why)),
-                Advance::DatabaseUnavailable => return Err(RefreshError::DatabaseUnavailable),
                 Advance::Failed(what) => break Stuck::Failed(what),
+                ended @ (Advance::NotFound
+                | Advance::Creating
+                | Advance::Revoked
+                | Advance::Lost(_)
+                | Advance::DatabaseUnavailable) => return Err(ended.into_error(name)),
             }
             // What came at the last moment is looked at still.
             if Instant::now() >= deadline && !matches!(advance, Advance::Changed) {
@@ -291,6 +294,6 @@ fn wants_newer(found: &HandOut, rule: &HandOutRule) -> bool {
 }
 
 /// The user of `<service id>/users/<name>`; the name may hold `/` and `@`.
-fn username(subject: &str) -> String {
+pub(super) fn username(subject: &str) -> String {
     subject.split_once("/users/").map_or(subject, |(_, name)| name).to_owned()
 }

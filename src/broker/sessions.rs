@@ -6,7 +6,7 @@ use super::{Broker, BrokerError};
 use crate::{
     actor::Actor,
     identity::{Caller, Grant, Held, MatchedRule, Opaque, OpaqueKind, Refusal, Team},
-    store::NewSession,
+    store::{GivenUp, NewSession},
 };
 
 /// A session that has begun.
@@ -37,6 +37,9 @@ impl Broker {
         let Some(expires_in) = rules.iter().map(|rule| rule.session_max).min() else {
             return Err(forbidden("no trust rule that lets this identity in allows a session: see session_max"));
         };
+        if self.store.team_is_locked_down(team.id).await? {
+            return Err(BrokerError::LockedDown);
+        }
         let (credential, made) = Opaque::generate(OpaqueKind::Session);
         let rules = rules.iter().map(|rule| rule.id).collect();
         let session = NewSession { public_id: made.public_id, sha256: made.sha256, rules, expires_in };
@@ -45,15 +48,19 @@ impl Broker {
         Ok(Begun { credential, expires_in, expires_at, grants })
     }
 
-    /// Ends the session that the caller holds.
+    /// Ends the session that the caller holds; with `give_back` the child tokens that it was issued are revoked too.
     ///
     /// # Errors
     /// The caller holds none, or Postgres.
-    pub async fn end_session(&self, caller: &Caller, actor: &Actor) -> Result<(), BrokerError> {
+    pub async fn end_session(&self, caller: &Caller, give_back: bool, actor: &Actor) -> Result<(), BrokerError> {
         let (Held::Session(id), Some(team)) = (caller.held(), caller.team()) else {
             let why = "this credential is no session: there is nothing to end".to_owned();
             return Err(Refusal::Forbidden(why).into());
         };
+        if give_back {
+            let own = GivenUp { credential: Some(caller.credential()), ..GivenUp::default() };
+            self.store.give_up_children(team.id, &own, actor).await?;
+        }
         // Ended meanwhile is ended.
         self.store.delete_session(team.id, id, actor).await?;
         Ok(())

@@ -47,7 +47,7 @@ impl Broker {
         };
         let Some(attempt) = self.store.begin_attempt(&new, &actor).await? else { return Ok(Settled::Later(BUSY)) };
         let replaced = self.revoke_replaced(view, &attempt, instance, (began, min_age)).await?;
-        let swept = match self.jfrog.list(instance, &bearer, &self.token_marker(view.id)).await {
+        let swept = match self.list_pairs(instance, &bearer, view).await {
             Ok(listed) => self.revoke_orphans(view, &attempt, (instance, &bearer), listed, (began, min_age)).await?,
             Err(detail) => {
                 tracing::warn!(token = view.name, detail, "orphans could not be listed");
@@ -73,7 +73,7 @@ impl Broker {
         for chain in &view.chains {
             let Some(replaced) = &chain.replaced else { continue };
             let bearer = Bearer::Access(self.open_replaced(view, chain, replaced).await?);
-            let found = match self.jfrog.list(instance, &bearer, &self.token_marker(view.id)).await {
+            let found = match self.list_pairs(instance, &bearer, view).await {
                 Ok(mut listed) => {
                     listed.retain(|token| !ids.contains(&token.token_id.as_str()));
                     self.revoke_orphans(view, attempt, (instance, &bearer), listed, age).await?
@@ -145,6 +145,15 @@ impl Broker {
             }
         }
         Ok(swept)
+    }
+
+    /// What carries the markers of the token's chains. Child tokens are not among it: there may be thousands.
+    pub(super) async fn list_pairs(&self, instance: &Instance, bearer: &Bearer, view: &TokenView) -> Result<Vec<Listed>, String> {
+        let mut listed = Vec::new();
+        for chain in &view.chains {
+            listed.extend(self.jfrog.list(instance, bearer, &self.chain_marker(view.id, chain.letter)).await?);
+        }
+        Ok(listed)
     }
 
     /// Who may list and revoke: a chain that works, or the identity token of a registration that is being made.

@@ -24,7 +24,8 @@ use crate::{
 };
 
 /// What can be told; `webhook.test` besides, when it is asked for.
-pub const WEBHOOK_EVENTS: [&str; 4] = ["token.uncertain", "token.healed", "token.lost", "token.deadline"];
+pub const WEBHOOK_EVENTS: [&str; 6] =
+    ["token.uncertain", "token.healed", "token.lost", "token.deadline", "token.locked-down", "team.locked-down"];
 
 /// Webhooks of one team.
 const MOST: i64 = 20;

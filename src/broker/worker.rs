@@ -124,6 +124,8 @@ impl Broker {
             JobKind::Settle => self.with_token(job, async |view| self.settle(view).await).await?,
             JobKind::KeepAlive => self.with_token(job, async |view| self.keep_alive(view).await).await?,
             JobKind::Sweep => self.with_token(job, async |view| self.sweep(&view, reuse_for(&view)).await).await?,
+            JobKind::Revoke => self.with_token(job, async |view| self.revoke_children(view).await).await?,
+            JobKind::Renew => self.with_token(job, async |view| self.renew_locked_down(view).await).await?,
             JobKind::Webhook => self.tell(job.subject).await?,
         };
         match settled {

@@ -165,6 +165,21 @@ impl Caller {
         }
     }
 
+    /// Which credential it is, for what was issued to it: a key, a session, or a job with whatever JWT.
+    pub fn credential(&self) -> String {
+        match &self.held {
+            Held::Key(id) => format!("key:{id}"),
+            Held::Session(id) => format!("session:{id}"),
+            Held::Identity(_) => {
+                let mut job = self.recognised_by.clone();
+                if let Some(claims) = job["claims"].as_object_mut() {
+                    claims.remove("jti");
+                }
+                format!("job:{}", crypto::fingerprint(&format!("{} {job}", self.name)))
+            }
+        }
+    }
+
     /// For the audit.
     pub fn actor(&self, request_id: Option<String>, address: Option<String>) -> Actor {
         Actor { name: self.name.clone(), recognised_by: self.recognised_by(), request_id, address }

@@ -14,7 +14,7 @@ use reqwest::{Method, header};
 use zeroize::Zeroizing;
 
 pub use outcome::{Outcome, Reason, Rejection, Revoked, Vitality};
-pub use wire::{CreateRequest, Listed, Pair, UnusableAnswer, parse_pair};
+pub use wire::{ChildRequest, CreateRequest, Listed, Pair, UnusableAnswer, parse_pair};
 
 use crate::{
     outbound,
@@ -83,7 +83,12 @@ impl Jfrog {
 
     /// Creates a refreshable token for the bearer's user.
     pub async fn create(&self, instance: &Instance, bearer: &Bearer, request: &CreateRequest) -> Outcome {
-        self.post_token(instance, bearer, &request.form(), &[bearer.expose()]).await
+        self.post_token(instance, bearer, Body::Form(&request.form()), &[bearer.expose()]).await
+    }
+
+    /// Creates an access token of its own for the bearer's user. Its value is nowhere else: what is lost is revoked and asked anew.
+    pub async fn issue(&self, instance: &Instance, bearer: &Bearer, request: &ChildRequest) -> Outcome {
+        self.post_token(instance, bearer, Body::Json(request.json()), &[bearer.expose()]).await
     }
 
     /// Spends `refresh_token`. Not idempotent: after anything but `NotSent` and `Rejected` it may be gone.
@@ -100,12 +105,12 @@ impl Jfrog {
             // Not carried over by JFrog: asked for again each time.
             ("include_reference_token", include_reference_token.to_string()),
         ];
-        self.post_token(instance, bearer, &form, &[bearer.expose(), refresh_token.expose()]).await
+        self.post_token(instance, bearer, Body::Form(&form), &[bearer.expose(), refresh_token.expose()]).await
     }
 
     /// Whether the bearer is alive: the right probe, and one that spends nothing.
     pub async fn me(&self, instance: &Instance, bearer: &Bearer) -> Vitality {
-        match self.send(instance, Method::GET, "/access/api/v1/tokens/me", bearer, None).await {
+        match self.send(instance, Method::GET, "/access/api/v1/tokens/me", bearer, Body::None).await {
             Ok(answer) => outcome::vitality(answer.status, &answer.body),
             Err(_) => Vitality::Unknown,
         }
@@ -117,7 +122,7 @@ impl Jfrog {
     /// JFrog could not be asked, or said no; the text is for admins.
     pub async fn list(&self, instance: &Instance, bearer: &Bearer, prefix: &str) -> Result<Vec<Listed>, String> {
         let path = format!("/access/api/v1/tokens?{}", wire::description_filter(prefix));
-        let answer = self.send(instance, Method::GET, &path, bearer, None).await.map_err(|error| error.text)?;
+        let answer = self.send(instance, Method::GET, &path, bearer, Body::None).await.map_err(|error| error.text)?;
         if answer.status != 200 {
             return Err(format!("JFrog answered the listing with {}", answer.status));
         }
@@ -131,13 +136,13 @@ impl Jfrog {
             return Revoked::Refused("the id is not one of JFrog's".to_owned());
         }
         // No body and so no Content-Type: JFrog 7.117 answers 405 to a form here.
-        match self.send(instance, Method::DELETE, &format!("/access/api/v1/tokens/{id}"), bearer, None).await {
+        match self.send(instance, Method::DELETE, &format!("/access/api/v1/tokens/{id}"), bearer, Body::None).await {
             Ok(answer) => outcome::revoked(answer.status, &answer.body, &[bearer.expose()]),
             Err(error) => Revoked::Unreachable(error.text),
         }
     }
 
-    async fn post_token(&self, instance: &Instance, bearer: &Bearer, form: &[(&str, String)], secrets: &[&str]) -> Outcome {
+    async fn post_token(&self, instance: &Instance, bearer: &Bearer, body: Body<'_>, secrets: &[&str]) -> Outcome {
         // Only calls that make pairs wait: what revokes and asks must go on, and there are few of them.
         if let Err(wait) = self.breaker.admit(&instance.name, Instant::now()) {
             return Outcome::NotSent(format!(
@@ -145,7 +150,7 @@ impl Jfrog {
                 wait.as_secs().max(1)
             ));
         }
-        let sent = self.send(instance, Method::POST, "/access/api/v1/tokens", bearer, Some(form)).await;
+        let sent = self.send(instance, Method::POST, "/access/api/v1/tokens", bearer, body).await;
         self.breaker.record(&instance.name, heard(sent.as_ref().ok()), Instant::now());
         match sent {
             Ok(answer) => outcome::classify(answer.status, answer.retry_after.as_deref(), answer.body, secrets),
@@ -160,16 +165,18 @@ impl Jfrog {
         method: Method,
         path: &str,
         bearer: &Bearer,
-        form: Option<&[(&str, String)]>,
+        body: Body<'_>,
     ) -> Result<Answer, SendError> {
         let mut request = self
             .client
             .request(method, format!("{}{path}", instance.url))
             .bearer_auth(bearer.expose())
             .header(header::ACCEPT, "application/json");
-        if let Some(form) = form {
-            request = request.form(form);
-        }
+        request = match body {
+            Body::None => request,
+            Body::Form(form) => request.form(form),
+            Body::Json(json) => request.header(header::CONTENT_TYPE, "application/json").body(json),
+        };
         let mut response = request.send().await.map_err(SendError::from)?;
         let status = response.status().as_u16();
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
@@ -184,6 +191,13 @@ impl Jfrog {
         }
         Ok(Answer { status, retry_after, body })
     }
+}
+
+/// What a request carries.
+enum Body<'a> {
+    None,
+    Form(&'a [(&'a str, String)]),
+    Json(String),
 }
 
 fn heard(answer: Option<&Answer>) -> Heard {

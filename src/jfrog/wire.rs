@@ -1,7 +1,7 @@
 //! Bodies of JFrog's requests and answers.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -41,6 +41,41 @@ impl CreateRequest {
     }
 }
 
+/// What is asked for a job: an access token that is not refreshable, and that JFrog revokes however short it lives.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChildRequest {
+    /// Marker and job, at most 1,024 characters.
+    pub description: String,
+    /// `None`: JFrog's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// `None`: JFrog's default, `*@*`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// Seconds, above 0.
+    pub expires_in: i64,
+    /// `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project_key: Option<String>,
+    /// Whether a reference token is wanted besides.
+    pub include_reference_token: bool,
+}
+
+impl ChildRequest {
+    /// JSON: JFrog ignores `force_revocable` in a form (JFROG.md).
+    pub(super) fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            #[serde(flatten)]
+            asked: &'a ChildRequest,
+            refreshable: bool,
+            force_revocable: bool,
+        }
+        serde_json::to_string(&Body { asked: self, refreshable: false, force_revocable: true })
+            .expect("texts and numbers are JSON")
+    }
+}
+
 /// What JFrog gave.
 #[derive(Clone, Debug)]
 pub struct Pair {
@@ -58,6 +93,8 @@ pub struct Pair {
     pub scope: Option<String>,
     /// The access token's `sub` claim, unverified: JFrog itself sent it.
     pub subject: Option<String>,
+    /// Its `aud` claim; empty where it has none.
+    pub audience: Vec<String>,
 }
 
 /// A 2xx answer without a usable access token.
@@ -81,6 +118,7 @@ struct Wire {
 struct Claims {
     sub: Option<Value>,
     jti: Option<Value>,
+    aud: Option<Value>,
     iat: Option<i64>,
     exp: Option<i64>,
 }
@@ -110,6 +148,7 @@ pub fn parse_pair(body: &[u8]) -> Result<Pair, UnusableAnswer> {
         expires_in,
         scope: text(wire.scope),
         subject: text(claims.sub),
+        audience: texts(claims.aud),
     })
 }
 
@@ -127,6 +166,7 @@ impl Pair {
             expires_in,
             scope: None,
             subject: text(claims.sub),
+            audience: texts(claims.aud),
         }
     }
 }
@@ -140,6 +180,14 @@ fn bounded(seconds: i64) -> i64 {
 fn text(value: Option<Value>) -> Option<String> {
     let text: String = value?.as_str()?.chars().filter(|c| !c.is_control()).collect();
     (!text.is_empty()).then_some(text)
+}
+
+/// A claim that is one text, or a list of them.
+fn texts(value: Option<Value>) -> Vec<String> {
+    match value {
+        Some(Value::Array(values)) => values.into_iter().filter_map(|value| text(Some(value))).collect(),
+        value => text(value).into_iter().collect(),
+    }
 }
 
 fn unverified_claims(jwt: &str) -> Claims {

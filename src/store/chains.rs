@@ -114,6 +114,62 @@ impl Store {
         Ok(())
     }
 
+    /// JFrog's ids of what was handed out and may work still, as the audit has them.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn handed_out_ids(&self, team: Uuid, token: Uuid) -> Result<Vec<String>> {
+        Ok(sqlx::query_scalar!(
+            r#"select distinct jfrog_token_id as "id!" from audit_events
+               where (select in_team($1)) and team_id = $1 and token_id = $2 and action = 'token.hand_out' and jfrog_token_id is not null
+                     and at > now() - coalesce((select max(c.expires_at - c.refreshed_at) from chains c
+                                                where (select in_team($1)) and c.token_id = $2), interval '100 years')"#,
+            team,
+            token
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// What was replaced is not protected any longer: the sweep is due at once. The audit says what was revoked, and what not.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn end_protection(
+        &self,
+        team: Uuid,
+        token: Uuid,
+        (revoked, not_revocable, unreached): (&[String], &[String], &[String]),
+        actor: &Actor,
+    ) -> Result<()> {
+        sqlx::query!(
+            "with held as (select t.id, t.team_id, t.name, t.generation from tokens t where (select in_team($1)) and t.id = $2),
+             unprotected as (
+                 update chains c set sweep_after = least(c.sweep_after, now()) from held
+                 where (select in_team($1)) and c.token_id = held.id),
+             scheduled as (
+                 insert into jobs (kind, subject, due_at) select 'sweep', held.id, now() from held
+                 on conflict on constraint jobs_pkey do update set due_at = now(), failures = 0)
+             insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name, generation, request_id,
+                                       address, detail)
+             select held.team_id, $3::jsonb->>'name', $3->'recognised_by', 'token.revoke_handed_out',
+                    case when cardinality($6::text[]) = 0 then 'done' else 'failed' end,
+                    case when cardinality($6) > 0 then 'JFrog could not be told of all' end, held.id, held.name, held.generation,
+                    $3->>'request_id', $3->>'address',
+                    jsonb_build_object('revoked', $4::text[], 'not_revocable', $5::text[], 'unreached', $6)
+             from held",
+            team,
+            token,
+            Json(actor) as _,
+            revoked,
+            not_revocable,
+            unreached
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Takes down what a probe of one of the token's bearers said: JFrog refuses it, or knows it.
     ///
     /// # Errors

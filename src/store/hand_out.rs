@@ -26,6 +26,8 @@ pub struct HandOutRule {
 /// The younger chain as of the decision.
 #[derive(Clone, Debug)]
 pub struct HandOut {
+    /// By an admin: handed out to nobody.
+    pub locked_down: bool,
     /// Whether it may be handed out: then, and only then, the audit row is written.
     pub handed: bool,
     /// Whether `max_age` was raised.
@@ -76,13 +78,14 @@ impl Store {
                    select t.id as token_id, t.team_id, t.name, t.generation, t.subject, c.id as chain_id,
                           c.generation as chain_generation, c.access_token, c.reference_token, c.jfrog_token_id, c.fingerprint,
                           c.scope, c.refreshed_at, c.expires_at,
-                          effective_reuse_for(t.reuse_for, c.refreshed_at, c.expires_at) as reuse_for
+                          effective_reuse_for(t.reuse_for, c.refreshed_at, c.expires_at) as reuse_for,
+                          locked_down(t.team_id, t.id) as locked_down
                    from tokens t join chains c on c.token_id = t.id
                    where (select in_team($1)) and t.team_id = $1 and t.name = $2 and t.state = 'registered' and c.state = 'active'
                    order by c.refreshed_at desc limit 1),
                judged as (
                    select *, coalesce($4 and $3 < reuse_for, false) as raised,
-                          (expires_at is null or expires_at - now() >= make_interval(secs => $5))
+                          not locked_down and (expires_at is null or expires_at - now() >= make_interval(secs => $5))
                           and ($7 or coalesce(refreshed_at > $6, false) or now() - refreshed_at <= make_interval(secs =>
                               case when $4 then greatest(coalesce($3, reuse_for), reuse_for) else coalesce($3, reuse_for) end)) as handed
                    from younger),
@@ -93,7 +96,7 @@ impl Store {
                           fingerprint, generation, $8->>'request_id', $8->>'address',
                           case when cardinality($9::text[]) > 0 then jsonb_build_object('warnings', $9) end
                    from judged where handed)
-               select handed as "handed!", raised as "raised!", token_id, generation, chain_id, chain_generation, access_token,
+               select locked_down as "locked_down!", handed as "handed!", raised as "raised!", token_id, generation, chain_id, chain_generation, access_token,
                       reference_token, jfrog_token_id, scope, subject, refreshed_at, expires_at, now() as "now!"
                from judged"#,
             team,
@@ -109,6 +112,7 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         Ok(row.map(|row| HandOut {
+            locked_down: row.locked_down,
             handed: row.handed,
             raised: row.raised,
             token_id: row.token_id,

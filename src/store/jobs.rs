@@ -17,6 +17,10 @@ pub enum JobKind {
     Sweep,
     /// Rotate long before anything expires, and notice a user who was disabled.
     KeepAlive,
+    /// Tell JFrog of child tokens that were given up.
+    Revoke,
+    /// Make both chains anew, for a lockdown, and revoke what was handed out.
+    Renew,
     /// Tell a webhook. The subject is the notice.
     Webhook,
 }

@@ -31,6 +31,10 @@ pub struct NewToken {
     pub include_reference_token: bool,
     /// Seconds.
     pub reuse_for: i32,
+    /// Longest life of a child token, seconds.
+    pub issue_max_expires_in: i32,
+    /// What a child token may be given; `None`: what is asked of JFrog for the token itself.
+    pub issue_scopes: Option<Vec<String>>,
     /// Row ids of chain a, and of b unless the token shall live on one.
     pub chains: Vec<Uuid>,
     /// Sealed; `None` for an import.
@@ -50,6 +54,10 @@ pub struct TokenChanges {
     pub reuse_for: Option<i32>,
     /// Asked of JFrog from the next rotation on.
     pub include_reference_token: Option<bool>,
+    /// Seconds.
+    pub issue_max_expires_in: Option<i32>,
+    /// Empty: what is asked of JFrog for the token itself.
+    pub issue_scopes: Option<Vec<String>>,
 }
 
 impl Store {
@@ -62,9 +70,9 @@ impl Store {
             r#"with made as (
                    insert into tokens (id, team_id, name, description, instance, scope, audience, project_key, expires_in,
                                        include_reference_token, reuse_for, imported, chain_count, state, identity_token,
-                                       identity_token_until, idempotency_key, request_sha256, created_by)
+                                       identity_token_until, idempotency_key, request_sha256, created_by, issue_max_expires_in, issue_scopes)
                    select $2, $1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $13::bytea is null, cardinality($12::uuid[]), 'creating', $13,
-                          case when $13::bytea is not null then now() + interval '10 minutes' end, $14, $15, $16::jsonb->>'name'
+                          case when $13::bytea is not null then now() + interval '10 minutes' end, $14, $15, $16::jsonb->>'name', $18, $19
                    where (select in_team($1))
                    returning id, team_id, name),
                chained as (
@@ -93,7 +101,9 @@ impl Store {
             token.idempotency_key,
             token.request_sha256.as_ref().map(|digest| digest.as_slice()),
             Json(actor) as _,
-            resume_after.as_secs_f64()
+            resume_after.as_secs_f64(),
+            token.issue_max_expires_in,
+            token.issue_scopes.as_deref()
         )
         .execute(&self.pool)
         .await?;
@@ -150,16 +160,19 @@ impl Store {
         let changed = sqlx::query_scalar!(
             r#"with changed as (
                    update tokens set description = coalesce($3, description), reuse_for = coalesce($4, reuse_for),
-                                     include_reference_token = coalesce($5, include_reference_token)
+                                     include_reference_token = coalesce($5, include_reference_token),
+                                     issue_max_expires_in = coalesce($7, issue_max_expires_in),
+                                     issue_scopes = case when $8::text[] is null then issue_scopes else nullif($8, '{}') end
                    where (select in_team($1)) and id = $2
-                   returning id, team_id, name, description, reuse_for, include_reference_token),
+                   returning *),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, token_id, token_name, request_id,
                                              address, detail)
                    select changed.team_id, $6::jsonb->>'name', $6->'recognised_by', 'token.update', 'done', changed.id, changed.name,
                           $6->>'request_id', $6->>'address',
                           jsonb_build_object('description', changed.description, 'reuse_for', changed.reuse_for,
-                                             'include_reference_token', changed.include_reference_token)
+                                             'include_reference_token', changed.include_reference_token,
+                                             'issue_max_expires_in', changed.issue_max_expires_in, 'issue_scopes', changed.issue_scopes)
                    from changed)
                select id from changed"#,
             team,
@@ -167,7 +180,9 @@ impl Store {
             changes.description,
             changes.reuse_for,
             changes.include_reference_token,
-            Json(actor) as _
+            Json(actor) as _,
+            changes.issue_max_expires_in,
+            changes.issue_scopes.as_deref()
         )
         .fetch_optional(&self.pool)
         .await?;

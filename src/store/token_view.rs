@@ -74,6 +74,10 @@ pub struct TokenView {
     pub include_reference_token: bool,
     /// Seconds, as configured.
     pub reuse_for: i32,
+    /// Longest life of a child token, seconds.
+    pub issue_max_expires_in: i32,
+    /// What a child token may be given; `None`: what is asked of JFrog for the token itself.
+    pub issue_scopes: Option<Vec<String>>,
     /// Adopted from a pasted pair.
     pub imported: bool,
     /// 1 or 2.

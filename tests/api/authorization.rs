@@ -24,6 +24,13 @@ const TABLE: &[(&str, &str, [u16; 9])] = &[
     ("delete", "/tokens/{name}", [401, 403, 403, 404, 204, 404, 204, 403, 403]),
     ("post", "/tokens/{name}/refresh", [401, 403, 200, 404, 200, 404, 200, 200, 200]),
     ("post", "/tokens/{name}/recreate", [401, 403, 403, 404, 200, 404, 200, 403, 403]),
+    ("post", "/tokens/{name}/issue", [401, 403, 200, 404, 200, 404, 200, 200, 200]),
+    ("get", "/tokens/{name}/children", [401, 403, 200, 404, 200, 404, 200, 200, 200]),
+    ("delete", "/tokens/{name}/children/{token_id}", [401, 403, 202, 404, 202, 404, 202, 202, 202]),
+    ("post", "/tokens/{name}/revoke-handed-out", [401, 403, 403, 404, 200, 404, 200, 403, 403]),
+    ("post", "/tokens/{name}/lockdown", [401, 403, 403, 404, 201, 404, 201, 403, 403]),
+    ("get", "/tokens/{name}/lockdown", [401, 403, 403, 404, 200, 404, 200, 403, 403]),
+    ("delete", "/tokens/{name}/lockdown", [401, 403, 403, 404, 204, 404, 204, 403, 403]),
     ("get", "/teams", [401, 403, 403, 403, 200, 200, 200, 403, 403]),
     ("post", "/teams", [401, 403, 403, 403, 403, 403, 201, 403, 403]),
     ("get", "/teams/{team}", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
@@ -37,6 +44,9 @@ const TABLE: &[(&str, &str, [u16; 9])] = &[
     ("put", "/teams/{team}/trust-rules/{name}", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
     ("delete", "/teams/{team}/trust-rules/{name}", [401, 403, 403, 403, 204, 404, 204, 403, 403]),
     ("post", "/teams/{team}/trust-rules/explain", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("post", "/teams/{team}/lockdown", [401, 403, 403, 403, 201, 404, 201, 403, 403]),
+    ("get", "/teams/{team}/lockdown", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("delete", "/teams/{team}/lockdown", [401, 403, 403, 403, 204, 404, 204, 403, 403]),
     ("get", "/teams/{team}/webhooks", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
     ("post", "/teams/{team}/webhooks", [401, 403, 403, 403, 201, 404, 201, 403, 403]),
     ("get", "/teams/{team}/webhooks/{name}", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
@@ -65,6 +75,7 @@ async fn attempt(world: &World, client: &Client, role: &str, method: &str, path:
     let prefix = if path.contains("recreate") { "deploy-again" } else { "deploy" };
     let name = match (method, path) {
         ("delete", "/tokens/{name}") => format!("deploy-doomed-{role}"),
+        (_, "/tokens/{name}/lockdown" | "/tokens/{name}/children/{token_id}") => prefix.to_owned(),
         ("delete", _) => format!("doomed-{role}"),
         _ => prefix.to_owned(),
     };
@@ -85,11 +96,26 @@ async fn attempt(world: &World, client: &Client, role: &str, method: &str, path:
         ("post" | "patch", _) => json!({}),
         _ => Value::Null,
     };
-    let filled = path.replace("{name}", &name).replace("{team}", "payments");
+    let mut filled = path.replace("{name}", &name).replace("{team}", "payments");
+    if filled.contains("{token_id}") {
+        // Its own, where it may have one.
+        let own = client.post(&format!("/tokens/{name}/issue?team=payments"), json!({})).await;
+        let child =
+            if own.status == 200 { own } else { app.admin.post(&format!("/tokens/{name}/issue"), json!({})).await.expect(200) };
+        filled = filled.replace("{token_id}", child.json["token_id"].as_str().expect("an id"));
+    }
     let query = if path.starts_with("/tokens") || ["/sessions", "/audit"].contains(&path) { "?team=payments" } else { "" };
     let method: Method = method.to_uppercase().parse().expect("a method");
     let request = client.request(method, &format!("{filled}{query}"));
-    Answer::of(if body.is_null() { request } else { request.json(&body) }).await
+    // Each role finds a lockdown, and leaves none.
+    if path.ends_with("/lockdown") {
+        app.admin.post(&filled, json!({})).await.expect(201);
+    }
+    let answer = Answer::of(if body.is_null() { request } else { request.json(&body) }).await;
+    if path.ends_with("/lockdown") {
+        app.platform.delete(&format!("{filled}{query}")).await;
+    }
+    answer
 }
 
 #[tokio::test]

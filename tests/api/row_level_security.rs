@@ -32,6 +32,10 @@ async fn two_teams(app: &TestApp) -> (String, String) {
              select gen_random_uuid(), team_id, id::text, sha256('x'), 'test', '{}', array[id], now() + interval '1 h' from trust_rules;
              insert into webhooks (id, team_id, name, origin, target, events, created_by)
              select gen_random_uuid(), id, 'w', 'https://hooks.example', 'x', '{token.lost}', 'test' from teams;
+             insert into children (id, team_id, token_id, state, expires_at, actor, recognised_by, credential)
+             select gen_random_uuid(), team_id, id, 'issuing', now() + interval '1 h', 'test', '{}', 'test' from tokens;
+             insert into lockdowns (id, team_id, reason, renew, by_platform, created_by)
+             select gen_random_uuid(), id, '', false, false, 'test' from teams;
              insert into webhook_notices (id, team_id, webhook_id, event, data)
              select gen_random_uuid(), team_id, id, 'token.lost', '{}' from webhooks",
         )

@@ -3,6 +3,7 @@
 #[path = "../api/app/mod.rs"]
 mod app;
 mod away;
+mod children;
 mod connections;
 mod copies;
 mod crash_points;

@@ -2,6 +2,7 @@
 
 pub(super) mod explain;
 pub(super) mod keys;
+pub(super) mod lockdown;
 pub(super) mod trust_rules;
 pub(super) mod webhooks;
 

@@ -31,7 +31,7 @@ pub(in crate::api) struct CreateWebhook {
     /// Where to post to: at a server that the operator allows (`TOKEN_BROKER_WEBHOOK_HOSTS`).
     #[schema(example = "https://hooks.acme.internal/token-broker")]
     url: String,
-    /// `token.uncertain`, `token.healed`, `token.lost`, `token.deadline`; absent: all.
+    /// `token.uncertain`, `token.healed`, `token.lost`, `token.deadline`, `token.locked-down`, `team.locked-down`; absent: all.
     #[schema(example = json!(["token.lost", "token.deadline"]))]
     events: Option<Vec<String>>,
 }

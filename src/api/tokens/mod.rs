@@ -1,12 +1,16 @@
 //! `/tokens`.
 
+pub(super) mod children;
 pub(super) mod create;
 pub(super) mod delete;
 pub(super) mod import;
+pub(super) mod issue;
 pub(super) mod list;
+pub(super) mod lockdown;
 pub(super) mod read;
 pub(super) mod recreate;
 pub(super) mod refresh;
+pub(super) mod revoke_handed_out;
 pub(super) mod update;
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +78,12 @@ pub(super) struct Token {
     #[schema(example = 21_600)]
     effective_reuse_for: i64,
     include_reference_token: bool,
+    /// Longest life of a child token, seconds.
+    #[schema(example = 21_600)]
+    issue_max_expires_in: i32,
+    /// What a child token may be given; `null`: the token's own scope.
+    #[schema(example = json!(["applied-permissions/groups:readers"]))]
+    issue_scopes: Option<Vec<String>>,
     chains: Vec<Chain>,
     last_error: Option<LastError>,
     #[serde(with = "time::serde::rfc3339")]
@@ -165,6 +175,8 @@ impl Token {
             generation: view.generation,
             reuse_for: view.reuse_for,
             include_reference_token: view.include_reference_token,
+            issue_max_expires_in: view.issue_max_expires_in,
+            issue_scopes: view.issue_scopes,
             created_at: view.created_at,
             created_by: view.created_by,
         }
@@ -224,6 +236,12 @@ pub(super) struct Settings {
     /// 2, or 1 with the weaker promise; absent: 2.
     #[schema(example = 2)]
     pub chains: Option<i64>,
+    /// Longest life of a child token (`issue`), seconds; absent: 21600.
+    #[schema(example = 21_600)]
+    pub issue_max_expires_in: Option<i64>,
+    /// What a child token may be given; absent: the token's own scope.
+    #[schema(example = json!(["applied-permissions/groups:readers"]))]
+    pub issue_scopes: Option<Vec<String>>,
     #[schema(ignore)]
     identity_token: Option<IdentityToken>,
     #[schema(ignore)]
@@ -254,6 +272,8 @@ impl Settings {
             .seconds("expires_in", self.expires_in, 0..=TEN_YEARS)
             .seconds("reuse_for", self.reuse_for, 0..=TEN_YEARS)
             .check("chains", matches!(self.chains, None | Some(1 | 2)), "must be 1 or 2")
+            .seconds("issue_max_expires_in", self.issue_max_expires_in, 1..=TEN_YEARS)
+            .scopes("issue_scopes", self.issue_scopes.as_deref())
     }
 
     fn accepted(self) -> TokenSettings {
@@ -269,6 +289,8 @@ impl Settings {
             // Both were checked to be small.
             reuse_for: self.reuse_for.and_then(|seconds| i32::try_from(seconds).ok()),
             chains: self.chains.and_then(|count| i16::try_from(count).ok()),
+            issue_max_expires_in: self.issue_max_expires_in.and_then(|seconds| i32::try_from(seconds).ok()),
+            issue_scopes: self.issue_scopes,
         }
     }
 }

@@ -30,6 +30,12 @@ pub(in crate::api) struct UpdateToken {
     /// From the next rotation on.
     #[schema(example = true)]
     include_reference_token: Option<bool>,
+    /// Longest life of a child token from now on, seconds.
+    #[schema(example = 3600)]
+    issue_max_expires_in: Option<i64>,
+    /// What a child token may be given from now on; `[]`: the token's own scope.
+    #[schema(example = json!(["applied-permissions/groups:readers"]))]
+    issue_scopes: Option<Vec<String>>,
 }
 
 /// Change a token's settings
@@ -47,11 +53,15 @@ pub(in crate::api) async fn update_token(
     Validation::default()
         .text("description", changes.description.as_deref(), 900)
         .seconds("reuse_for", changes.reuse_for, 0..=TEN_YEARS)
+        .seconds("issue_max_expires_in", changes.issue_max_expires_in, 1..=TEN_YEARS)
+        .scopes("issue_scopes", changes.issue_scopes.as_deref())
         .done()?;
     let changes = TokenChanges {
         description: changes.description,
         reuse_for: changes.reuse_for.and_then(|seconds| i32::try_from(seconds).ok()),
         include_reference_token: changes.include_reference_token,
+        issue_max_expires_in: changes.issue_max_expires_in.and_then(|seconds| i32::try_from(seconds).ok()),
+        issue_scopes: changes.issue_scopes,
     };
     let view = state.broker.update_token(&who.caller, &team, &name, &changes, &who.actor).await?;
     Ok(Answer(Token::new(view, &team.name, &who.caller)))

@@ -20,7 +20,7 @@ impl Ledger {
                 return Err(Answer::legacy(400, "unsupported_grant_type", &format!("Grant type '{other}' is not supported")));
             }
         }
-        let asked = fields.parse()?;
+        let asked = fields.parse()?.without(&self.knobs.ignored_on_create);
         let wish = self.wish(bearer, asked)?;
         self.users.entry(wish.user.clone()).or_default();
         let new = self.add(wish);

@@ -19,6 +19,8 @@ pub struct Knobs {
     pub allow_refreshable: bool,
     /// Longest lifetime in seconds that may be asked for; a longer one or "never" is a 403.
     pub max_expiry_seconds: Option<u64>,
+    /// Parameters of a create call that are ignored without an error: `expires_in`, `scope`, `audience`, `force_revocable`.
+    pub ignored_on_create: Vec<String>,
     /// Lifetime in seconds of a token that asked for none; 0 = never expires.
     pub default_expires_in_seconds: u64,
     /// Every call waits this long before anything else happens.
@@ -60,6 +62,7 @@ impl Default for Knobs {
             success_status: 200,
             allow_refreshable: true,
             max_expiry_seconds: None,
+            ignored_on_create: Vec::new(),
             default_expires_in_seconds: 365 * 86_400,
             latency_ms: 0,
             lock_user_after_bad_bearers: None,

@@ -27,6 +27,22 @@ pub(super) struct Parameters {
     pub(super) force_revocable: bool,
 }
 
+impl Parameters {
+    /// The same without what the server ignores.
+    pub(super) fn without(mut self, ignored: &[String]) -> Self {
+        for name in ignored {
+            match name.as_str() {
+                "expires_in" => self.expires_in = None,
+                "scope" => self.scope = None,
+                "audience" => self.audience = None,
+                "force_revocable" => self.force_revocable = false,
+                _ => {}
+            }
+        }
+        self
+    }
+}
+
 /// Whether a Content-Type is a form's.
 pub(super) fn is_form(content_type: Option<&str>) -> bool {
     content_type.is_some_and(|t| t.starts_with(FORM))
