@@ -164,7 +164,8 @@ impl Broker {
             }
         }
         let Some(older) = view.older() else { return Ok(Some(hopeless(&view))) };
-        let expiring = !view.alive(older, last_call(&view));
+        // Only what would expire before its time to be rotated comes.
+        let expiring = !view.alive(older, last_call(&view)) && older.expires_at.is_some_and(|at| view.rotatable_at >= at);
         if !(overrule || view.rotatable || expiring) {
             return Ok(Some(Advance::NotDue { generation: view.generation }));
         }
