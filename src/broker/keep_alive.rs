@@ -20,6 +20,8 @@ use crate::{
 const PROBE: Duration = Duration::from_secs(86_400);
 /// After something went wrong, or while JFrog is away.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// What is left of a chain's life when its turn comes, where `reuse_for` lets it, or a tenth of a short one; seconds.
+const BEFORE_THE_END: i64 = 120;
 
 impl Broker {
     /// Rotates the token if it is time, else asks JFrog whether it lives; says when to look again.
@@ -73,8 +75,14 @@ fn until_half_life(view: &TokenView, chain: &ChainRow) -> Duration {
     let Some((from, to)) = chain.refreshed_at.zip(chain.expires_at) else { return PROBE };
     let spread = f64::from(chain.id.as_u128().wrapping_add(chain.generation.unsigned_abs().into()) as u8) / 255.0;
     let half = (to - from) * (0.45 + 0.1 * spread);
-    // Not before what was handed out may be cut off.
-    until(view, (from + half).max(view.rotatable_at))
+    // So early that the other one's turn comes before it expires; and not before what was handed out may be cut off.
+    let other = view.younger().filter(|other| other.id != chain.id).and_then(|other| {
+        let (from, to) = other.refreshed_at.zip(other.expires_at)?;
+        let life = (to - from).whole_seconds();
+        let kept = i64::from(view.reuse_for).min((life - 60) / 2).max(0);
+        Some(to - time::Duration::seconds(kept + (life / 10).min(BEFORE_THE_END)))
+    });
+    until(view, other.map_or(from + half, |other| other.min(from + half)).max(view.rotatable_at))
 }
 
 fn until(view: &TokenView, at: time::OffsetDateTime) -> Duration {

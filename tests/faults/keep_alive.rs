@@ -89,3 +89,22 @@ async fn a_dead_jfrog_is_probed_and_not_hammered_and_tokens_still_good_are_hande
         assert!(both_active(&token), "{token:#}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_chain_of_idle_tokens_of_an_hour_expires_before_it_is_rotated() {
+    const TOKENS: usize = 12;
+    let app = TestApp::start().await;
+    for number in 0..TOKENS {
+        app.register_with(&format!("deploy-{number}"), json!({"expires_in": 3_600})).await.expect(201);
+    }
+    // Around the half of their life, and around its end.
+    for (pause, steps, step) in [(1_600, 20, 20), (1_250, 45, 10)] {
+        app.let_pass(pause).await;
+        for _ in 0..steps {
+            app.let_pass(step).await;
+            app.keep_alive_now().await;
+            assert_eq!(app.database.count("select count(*) from chains where expires_at <= now()").await, 0, "expired");
+        }
+    }
+    assert!(app.simulator.refreshes() >= 2 * TOKENS, "both chains of each were rotated: {}", app.simulator.refreshes());
+}
