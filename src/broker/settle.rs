@@ -5,7 +5,7 @@ use std::{sync::PoisonError, time::Duration};
 use super::{
     Broker, BrokerError,
     create::Built,
-    join::AFTER_UNAUTHENTICATED,
+    join::{AFTER_UNAUTHENTICATED, Advance, locked_out},
     rotate::{Call, Ended, Plan},
 };
 use crate::{
@@ -64,6 +64,9 @@ impl Broker {
     /// (a) of DESIGN.md's order: the other chain is alive, so a new one is made with it.
     async fn mend(&self, view: &TokenView, actor: &Actor) -> Result<Settled, BrokerError> {
         let Some(missing) = view.missing() else { return Ok(Settled::Done) };
+        if let Some(Advance::Unavailable { retry_after, .. }) = locked_out(view) {
+            return Ok(Settled::Later(retry_after));
+        }
         if view.active().next().is_none() {
             return self.last_resorts(view, actor).await;
         }

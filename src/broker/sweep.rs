@@ -73,13 +73,16 @@ impl Broker {
         for chain in &view.chains {
             let Some(replaced) = &chain.replaced else { continue };
             let bearer = Bearer::Access(self.open_replaced(view, chain, replaced).await?);
+            // A dead one can neither list nor be revoked; and each time it is tried counts towards JFrog's lock of its user.
+            if self.jfrog.me(instance, &bearer).await == Vitality::Dead {
+                self.store.forget_replaced(view.team_id, chain.id, replaced).await?;
+                continue;
+            }
             let found = match self.list_pairs(instance, &bearer, view).await {
                 Ok(mut listed) => {
                     listed.retain(|token| !ids.contains(&token.token_id.as_str()));
                     self.revoke_orphans(view, attempt, (instance, &bearer), listed, age).await?
                 }
-                // A dead one can neither list nor be revoked.
-                Err(_) if self.jfrog.me(instance, &bearer).await == Vitality::Dead => Settled::Done,
                 Err(_) => Settled::Failed,
             };
             if found != Settled::Done {

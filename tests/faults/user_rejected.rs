@@ -1,8 +1,9 @@
 //! JFrog answers 401: one chain, or the user?
 
 use serde_json::json;
+use token_broker::dev::simulator::{Fault, Route};
 
-use crate::app::{TestApp, jfrog::both_active};
+use crate::app::{TIMING, TestApp, jfrog::both_active};
 
 /// Lets time pass in steps, and the background have its turn after each.
 async fn half_hours(app: &TestApp, count: usize) {
@@ -108,5 +109,39 @@ async fn after_a_401_no_token_of_that_user_is_tried_for_five_minutes_whosever_it
     app.let_pass(301).await;
     for (admin, name) in [(&app.admin, "one"), (&app.admin, "two"), (&search, "one")] {
         assert_eq!(admin.refresh(name, json!({})).await.expect(200).json["refreshed"], true, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_is_not_made_anew_with_a_bad_credential_more_than_once_in_five_minutes() {
+    let app = TestApp::start().await;
+    app.register("deploy").await;
+    app.no_keep_alive().await;
+    app.once(Fault::DropResponseAfterCommit, Route::Refresh);
+    app.admin.refresh("deploy", json!({"max_age": 0, "wait": 1})).await.expect(200);
+    app.simulator.disable("user-of-deploy");
+    let before = app.asked_for_pairs();
+    // Four leases.
+    tokio::time::sleep(4 * TIMING.lease).await;
+    assert_eq!(app.asked_for_pairs() - before, 1, "one bad credential in five minutes");
+    app.simulator.enable("user-of-deploy");
+    app.let_pass(301).await;
+    app.database.run("update jobs set due_at = now() where kind = 'settle'").await;
+    app.token_until("deploy", "healed", both_active).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_heal_replaced_and_is_dead_does_not_lock_its_user_when_it_is_swept() {
+    let app = TestApp::start().await;
+    app.register_with("deploy", json!({"reuse_for": 1})).await.expect(201);
+    app.simulator.knobs(|knobs| knobs.lock_user_after_bad_bearers = Some(3));
+    app.once(Fault::DropResponseAfterCommit, Route::Refresh);
+    app.admin.refresh("deploy", json!({"max_age": 0, "wait": 1})).await.expect(200);
+    app.token_until("deploy", "healed", both_active).await;
+    app.database.until("not exists (select 1 from chains where replaced_access_token is not null)").await;
+    app.database.until("not exists (select 1 from jobs where kind in ('settle', 'sweep'))").await;
+    for _ in 0..2 {
+        let rotated = app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
+        assert_eq!(rotated.json["refreshed"], true, "{}", rotated.text);
     }
 }
