@@ -12,6 +12,8 @@ impl Broker {
         let there = self.store.token_by_id(view.team_id, view.id).await;
         let alive = match &there {
             Ok(None) => true,
+            // It was committed, handed out, and made anew before its owner could note that: the sweep revokes it in its time.
+            Ok(Some(now)) if is_replaced(now, pair) => false,
             Ok(Some(now)) => match now.younger() {
                 Some(chain) => self.vitality(now, chain).await == Vitality::Alive,
                 None => false,
@@ -37,4 +39,9 @@ impl Broker {
             Err(_) => Vitality::Unknown,
         }
     }
+}
+
+fn is_replaced(now: &TokenView, pair: &Pair) -> bool {
+    let mut replaced = now.chains.iter().filter_map(|chain| chain.replaced.as_ref());
+    replaced.any(|replaced| Some(&replaced.jfrog_token_id) == pair.token_id.as_ref())
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use token_broker::dev::simulator::{Fault, Route};
 
 use super::half_made::{NOT_YET, delete, whole};
 use crate::app::{
-    TestApp,
+    Answer, TestApp,
     jfrog::{both_active, chain_ids},
+    process::Replica,
 };
 
 async fn import(app: &TestApp, more: Value) {
@@ -94,4 +96,20 @@ async fn a_chain_replaced_twice_before_the_sweep_leaves_neither_pair_behind() {
     recreate(&app, "person").await;
     assert_eq!(app.alive().len(), 5, "nothing is swept yet");
     whole(&app, "imported", &chain_ids(&app.admin.get("/tokens/deploy").await.json)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_that_was_committed_and_is_in_use_is_not_given_back_by_a_replica_that_died_before_it_noted_that() {
+    let app = TestApp::start().await;
+    app.register("deploy").await;
+    app.no_keep_alive().await;
+    let journal = tempfile::tempdir().expect("a directory");
+    let dying = Replica::armed(&app, journal.path(), "committed:kill").await;
+    let request = dying.client(&app.admin).request(Method::POST, "/tokens/deploy/refresh").json(&json!({"max_age": 0}));
+    assert!(Answer::try_of(request).await.is_err(), "it died");
+    let job = app.ci.refresh("deploy", json!({})).await.expect(200);
+    assert_eq!(job.json["generation"], 2, "Postgres has it");
+    recreate(&app, "user-of-deploy").await;
+    let back = Replica::start(&app, journal.path(), "info").await;
+    assert!(app.simulator.is_alive(job.access_token()), "a running job was broken: {}", back.log());
 }
