@@ -31,6 +31,14 @@ impl Broker {
         tracing::info!(?revoked, jfrog_token_id = id, "gave back a pair that is not needed");
     }
 
+    /// Whether JFrog answers at all.
+    pub(super) async fn answers(&self, view: &TokenView) -> bool {
+        match self.jfrog.instance(Some(&view.instance)) {
+            Some(instance) => self.jfrog.answers(instance).await,
+            None => false,
+        }
+    }
+
     /// Whether JFrog knows the chain's access token.
     pub(super) async fn vitality(&self, view: &TokenView, chain: &ChainRow) -> Vitality {
         let Some(instance) = self.jfrog.instance(Some(&view.instance)) else { return Vitality::Unknown };

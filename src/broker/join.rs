@@ -176,6 +176,10 @@ impl Broker {
                 return Ok(after_heal(self.make_chain_with(makers, &view, older, "heal", actor).await?));
             }
         }
+        // What is left has expired: an outage now would leave it in doubt too, with nothing to settle it with.
+        if !view.active().any(|chain| view.alive(chain, 1)) && !self.answers(&view).await {
+            return Ok(Some(Advance::Unavailable { detail: "JFrog does not answer".to_owned(), retry_after: RETRY_AFTER }));
+        }
         let own = Some(older).filter(|chain| view.alive(chain, 60));
         let others = view.active().filter(|chain| chain.id != older.id && view.alive(chain, 1));
         let mut bearers = Vec::new();

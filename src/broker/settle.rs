@@ -73,7 +73,12 @@ impl Broker {
         if view.heal_refused {
             return Ok(Settled::Later(Duration::from_secs(600)));
         }
-        Ok(match self.make_chain(view, missing, "heal", actor).await? {
+        let makers = self.makers(view, missing).await?;
+        if makers.is_empty() {
+            // The other one has expired: whoever rotates it, which needs the token for itself, comes first.
+            return Ok(Settled::Later(self.timing.lease));
+        }
+        Ok(match self.make_chain_with(makers, view, missing, "heal", actor).await? {
             Ended::Committed => Settled::Done,
             _ => Settled::Later(self.timing.lease),
         })
@@ -83,7 +88,14 @@ impl Broker {
     async fn last_resorts(&self, view: &TokenView, actor: &Actor) -> Result<Settled, BrokerError> {
         // (b) The old refresh token once more, and never again once it may have reached JFrog: JFrog's answer tells whether it was
         // spent, and if not, it is now, with the answer in hand.
-        if let Some(chain) = view.chains.iter().find(|chain| chain.state == ChainState::Uncertain && !chain.resent) {
+        // With two of them, after a 401 it is the other one's turn: its bearer may be the one that lives.
+        let unsure: Vec<_> = view.chains.iter().filter(|chain| chain.state == ChainState::Uncertain && !chain.resent).collect();
+        let turn = usize::try_from(view.rejections).unwrap_or(0) % unsure.len().max(1);
+        if let Some(chain) = unsure.get(turn) {
+            // An outage must not use it up: its 5xx would tell nothing.
+            if !self.answers(view).await {
+                return Ok(Settled::Later(self.timing.lease));
+            }
             let bearers = vec![Bearer::Access(self.open_access(view, chain).await?)];
             let call = Call::Refresh(self.open_refresh(view, chain).await?);
             let plan = Plan { view, chain, kind: "settle", call, bearers, respect_rotatable_at: false, asked: Asked::default() };

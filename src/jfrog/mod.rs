@@ -110,7 +110,7 @@ impl Jfrog {
 
     /// Whether the bearer is alive: the right probe, and one that spends nothing.
     pub async fn me(&self, instance: &Instance, bearer: &Bearer) -> Vitality {
-        match self.send(instance, Method::GET, "/access/api/v1/tokens/me", bearer, Body::None).await {
+        match self.send(instance, Method::GET, "/access/api/v1/tokens/me", Some(bearer), Body::None).await {
             Ok(answer) => outcome::vitality(answer.status, &answer.body),
             Err(_) => Vitality::Unknown,
         }
@@ -122,7 +122,7 @@ impl Jfrog {
     /// JFrog could not be asked, or said no; the text is for admins.
     pub async fn list(&self, instance: &Instance, bearer: &Bearer, prefix: &str) -> Result<Vec<Listed>, String> {
         let path = format!("/access/api/v1/tokens?{}", wire::description_filter(prefix));
-        let answer = self.send(instance, Method::GET, &path, bearer, Body::None).await.map_err(|error| error.text)?;
+        let answer = self.send(instance, Method::GET, &path, Some(bearer), Body::None).await.map_err(|error| error.text)?;
         if answer.status != 200 {
             return Err(format!("JFrog answered the listing with {}", answer.status));
         }
@@ -136,10 +136,16 @@ impl Jfrog {
             return Revoked::Refused("the id is not one of JFrog's".to_owned());
         }
         // No body and so no Content-Type: JFrog 7.117 answers 405 to a form here.
-        match self.send(instance, Method::DELETE, &format!("/access/api/v1/tokens/{id}"), bearer, Body::None).await {
+        match self.send(instance, Method::DELETE, &format!("/access/api/v1/tokens/{id}"), Some(bearer), Body::None).await {
             Ok(answer) => outcome::revoked(answer.status, &answer.body, &[bearer.expose()]),
             Err(error) => Revoked::Unreachable(error.text),
         }
+    }
+
+    /// Whether JFrog answers at all. Asked without a credential: a bad one counts towards its lock.
+    pub async fn answers(&self, instance: &Instance) -> bool {
+        let ping = self.send(instance, Method::GET, "/access/api/v1/system/ping", None, Body::None).await;
+        ping.is_ok_and(|answer| answer.status == 200)
     }
 
     async fn post_token(&self, instance: &Instance, bearer: &Bearer, body: Body<'_>, secrets: &[&str]) -> Outcome {
@@ -150,7 +156,7 @@ impl Jfrog {
                 wait.as_secs().max(1)
             ));
         }
-        let sent = self.send(instance, Method::POST, "/access/api/v1/tokens", bearer, body).await;
+        let sent = self.send(instance, Method::POST, "/access/api/v1/tokens", Some(bearer), body).await;
         self.breaker.record(&instance.name, heard(sent.as_ref().ok()), Instant::now());
         match sent {
             Ok(answer) => outcome::classify(answer.status, answer.retry_after.as_deref(), answer.body, secrets),
@@ -164,14 +170,14 @@ impl Jfrog {
         instance: &Instance,
         method: Method,
         path: &str,
-        bearer: &Bearer,
+        bearer: Option<&Bearer>,
         body: Body<'_>,
     ) -> Result<Answer, SendError> {
-        let mut request = self
-            .client
-            .request(method, format!("{}{path}", instance.url))
-            .bearer_auth(bearer.expose())
-            .header(header::ACCEPT, "application/json");
+        let url = format!("{}{path}", instance.url);
+        let mut request = self.client.request(method, url).header(header::ACCEPT, "application/json");
+        if let Some(bearer) = bearer {
+            request = request.bearer_auth(bearer.expose());
+        }
         request = match body {
             Body::None => request,
             Body::Form(form) => request.form(form),

@@ -13,6 +13,7 @@ mod killed;
 mod lost_answers;
 mod old_token;
 mod orphans;
+mod outage;
 mod postgres;
 mod races;
 mod running_jobs;
