@@ -16,7 +16,10 @@ async fn a_child_that_nobody_was_handed_is_revoked_by_another_replica() {
     let mut replica = Replica::start(&app, journal.path(), "info").await;
     app.simulator.fault(Rule::once(Fault::DelayAfterCommit { ms: 1_500 }, Route::Create));
     let client = replica.client(&app.ci);
-    let asked = tokio::spawn(async move { crate::app::Answer::try_of(client.request(reqwest::Method::POST, "/tokens/deploy/issue")).await });
+    let asked =
+        tokio::spawn(
+            async move { crate::app::Answer::try_of(client.request(reqwest::Method::POST, "/tokens/deploy/issue")).await },
+        );
     while app.alive() == pairs {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
