@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{
     Broker, BrokerError, RefreshError,
     join::{Advance, RETRY_AFTER, locked_out},
-    narrow::{audience_beyond, scope_beyond},
+    narrow::{as_asked, child_request},
     refresh::username,
 };
 use crate::{
@@ -29,8 +29,6 @@ const MENDING: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Children that are asked of one instance at once, by this process.
 pub(super) const AT_ONCE: usize = 64;
-/// Seconds, unless something else is asked for.
-const AN_HOUR: i64 = 3_600;
 /// Seconds a parent must have: JFrog may refuse one a minute before its end (JFROG.md).
 const LEFT: i64 = 60;
 
@@ -141,7 +139,8 @@ impl Broker {
             let view = self.parent(team, name, deadline, actor).await?;
             let Some(chain) = view.younger() else { return Err(RefreshError::Pending.into()) };
             let id = Uuid::now_v7();
-            let request = self.child_request(&view, chain, id, asked, actor)?;
+            let description = self.child_description(view.id, id, asked.description.as_deref(), actor);
+            let request = child_request(&view, chain, asked, description)?;
             let bearer = Bearer::Access(self.open_access(&view, chain).await?);
             let new = NewChild {
                 id,
@@ -196,47 +195,6 @@ impl Broker {
                 ended => return Err(ended.into_error(name).into()),
             }
         }
-    }
-
-    /// What is asked of JFrog, if the registration allows it.
-    fn child_request(
-        &self,
-        view: &TokenView,
-        chain: &ChainRow,
-        id: Uuid,
-        asked: &IssueChild,
-        actor: &Actor,
-    ) -> Result<ChildRequest, BrokerError> {
-        let invalid = |field, message| Err(BrokerError::Invalid { field, message });
-        let longest = i64::from(view.issue_max_expires_in);
-        let expires_in = asked.expires_in.unwrap_or(AN_HOUR.min(longest));
-        if expires_in > longest {
-            return invalid("expires_in", format!("is longer than this token allows: {longest} seconds (issue_max_expires_in)"));
-        }
-        // Where the registration names no scope, the chain has what JFrog's default came to.
-        let allowed = match &view.issue_scopes {
-            Some(scopes) => Some(scopes.join(" ")),
-            None => view.scope.clone().or_else(|| chain.scope.clone()),
-        };
-        if let Some(asked) = &asked.scope
-            && let Some(beyond) = scope_beyond(asked, allowed.as_deref().unwrap_or_default())
-        {
-            return invalid("scope", format!("{beyond} is wider than this token allows (issue_scopes)"));
-        }
-        let audience = view.audience.as_deref();
-        if let Some(asked) = &asked.audience
-            && let Some(beyond) = audience_beyond(asked, audience.unwrap_or("*@*"))
-        {
-            return invalid("audience", format!("{beyond} is wider than this token's audience"));
-        }
-        Ok(ChildRequest {
-            description: self.child_description(view.id, id, asked.description.as_deref(), actor),
-            scope: asked.scope.clone().or(allowed),
-            audience: asked.audience.clone().or_else(|| view.audience.clone()),
-            expires_in,
-            project_key: view.project_key.clone(),
-            include_reference_token: asked.include_reference_token,
-        })
     }
 
     async fn ask_for_child(
@@ -336,24 +294,4 @@ impl Broker {
 
 fn parsed(body: &Zeroizing<Vec<u8>>) -> Result<Pair, String> {
     parse_pair(body).map_err(|error| error.to_string())
-}
-
-/// JFrog's id and the lifetime of what it gave, if that is no more than what was asked; else in what it is.
-fn as_asked(request: &ChildRequest, chain: &ChainRow, view: &TokenView, pair: &Pair) -> Result<(String, i64), String> {
-    let token_id = pair.token_id.clone().ok_or("it has no id, so it could not be revoked")?;
-    let expires_in = pair.expires_in.filter(|given| *given <= request.expires_in);
-    let expires_in = expires_in.ok_or_else(|| format!("it lives longer than {} seconds", request.expires_in))?;
-    let scope = pair.scope.as_deref().ok_or("it does not say its scope")?;
-    let asked = request.scope.as_deref().or(chain.scope.as_deref()).unwrap_or_default();
-    if let Some(beyond) = scope_beyond(scope, asked) {
-        return Err(format!("its scope has {beyond}"));
-    }
-    let audience = request.audience.as_deref().unwrap_or("*@*");
-    if let Some(beyond) = pair.audience.iter().find(|given| audience_beyond(given, audience).is_some()) {
-        return Err(format!("its audience has {beyond}"));
-    }
-    if view.subject.is_some() && pair.subject.is_some() && view.subject != pair.subject {
-        return Err("it is another user's".to_owned());
-    }
-    Ok((token_id, expires_in))
 }

@@ -108,3 +108,22 @@ async fn no_chain_of_idle_tokens_of_an_hour_expires_before_it_is_rotated() {
     }
     assert!(app.simulator.refreshes() >= 2 * TOKENS, "both chains of each were rotated: {}", app.simulator.refreshes());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_all_at_once_comes_to_jfrog_in_bounded_portions() {
+    const TOKENS: usize = 48;
+    let app = TestApp::start().await;
+    for number in 0..TOKENS {
+        app.register_with(&format!("deploy-{number}"), json!({"expires_in": 86_400})).await.expect(201);
+    }
+    app.let_pass(50_000).await;
+    // So slow that without a bound all of them would be there together.
+    app.simulator.knobs(|knobs| knobs.latency_ms = 1_500);
+    app.database.run("update jobs set due_at = now() where kind = 'keep-alive'").await;
+    let mut most = 0;
+    while app.simulator.refreshes() < TOKENS {
+        most = most.max(app.simulator.refreshes_in_flight());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!((16..=32).contains(&most), "{most} at once");
+}
