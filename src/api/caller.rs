@@ -81,10 +81,14 @@ async fn refused(error: Unauthenticated, state: &ApiState, context: &Context, te
     if matches!(error, Unauthenticated::Jwt(JwtError::KeysUnavailable { .. })) {
         return Problem::issuer_unavailable(error);
     }
-    let Unauthenticated::NoRule(refused) = &error else { return Problem::unauthenticated(error) };
+    let (Unauthenticated::NoRule(refused) | Unauthenticated::OfOthers(refused)) = &error else {
+        return Problem::unauthenticated(error);
+    };
     let (team, why) = refused.concerns(team).unzip();
     drop(context.stranger.set(Stranger { who: Arc::clone(&refused.who), team }));
-    Problem::unauthenticated(why.map_or_else(|| error.to_string(), |why| format!("{error}: {why}")))
+    let reason = why.map_or_else(|| error.to_string(), |why| format!("{error}: {why}"));
+    // A team where it has no business is none, as for everybody else who is let in somewhere.
+    if matches!(error, Unauthenticated::OfOthers(_)) { Problem::not_found(reason) } else { Problem::unauthenticated(reason) }
 }
 
 pub(super) fn too_many(TooMany(wait): TooMany) -> Problem {

@@ -111,7 +111,7 @@ impl Authentication {
             Shown::Jwt => {
                 let sha256 = crypto::sha256(credential.expose().as_bytes());
                 let caller = remembered(&self.jobs, sha256, self.by_jwt(credential, sha256)).await?;
-                self.admitted(of_team(caller), stranger).await
+                self.admitted(of_team(caller), team, stranger).await
             }
         }
     }

@@ -54,8 +54,19 @@ impl Authentication {
     /// What a call comes to in its team: rules learn, a JWT is used up, a use is noted. Nothing of the kind in other teams, or another
     /// team's admin could learn of the job by a rule that fits it, and hold it up; and nothing while it is not said which team is
     /// meant, as nothing can be done then.
-    pub(super) async fn admitted(&self, caller: Arc<Caller>, stranger: &Actor) -> Result<Arc<Caller>, Unauthenticated> {
-        let (Held::Identity(identity), Some(_)) = (&caller.held, caller.membership()) else { return Ok(caller) };
+    pub(super) async fn admitted(
+        &self,
+        caller: Arc<Caller>,
+        team: Option<&str>,
+        stranger: &Actor,
+    ) -> Result<Arc<Caller>, Unauthenticated> {
+        let Held::Identity(identity) = &caller.held else { return Ok(caller) };
+        if let Some(team) = team.filter(|team| !caller.may_be_about(team)) {
+            return Err(self.of_others(team, identity, &caller).await?);
+        }
+        if caller.membership().is_none() {
+            return Ok(caller);
+        }
         let caller = self.learn(identity, Arc::clone(&caller), stranger).await?;
         let caller = self.once(caller).await?;
         if let Some(membership) = caller.membership() {
@@ -77,15 +88,20 @@ impl Authentication {
         }
         let (mut memberships, mut tried): (Vec<Membership>, Vec<Tried>) = Default::default();
         for rule in self.rules_of(&identity.issuer).await?.iter() {
-            match rule.conditions.check(&identity.claims, &rule.pins) {
-                Err(why) => {
-                    let meant = rule.conditions.is_about(why.fulfilled);
-                    tried.push(Tried { team: rule.team.clone(), rule: rule.name.name.clone(), why, meant });
-                }
-                Ok(()) => add(&mut memberships, rule, &identity.claims),
+            match rule.why_not(identity) {
+                Some(why_not) => tried.push(why_not),
+                None => add(&mut memberships, rule, &identity.claims),
             }
         }
         Caller { memberships, ..who }.or_no_rule(tried)
+    }
+
+    /// Of one that only others let in, why this team's rules do not.
+    async fn of_others(&self, team: &str, identity: &Identity, caller: &Caller) -> Result<Unauthenticated, StoreError> {
+        let rules = self.rules_of(&identity.issuer).await?;
+        let tried = rules.iter().filter(|rule| rule.team.name == team).filter_map(|rule| rule.why_not(identity)).collect();
+        let who = Arc::new(Caller { memberships: Vec::new(), ..caller.clone() });
+        Ok(Unauthenticated::OfOthers(Box::new(NoRule { who, tried })))
     }
 
     /// The last use is kept to the minute: thousands of jobs with a JWT each are no reason to write more often.
@@ -190,6 +206,16 @@ impl Authentication {
 /// Of a rule that all but fits.
 fn mismatch(claim: &str, expected: &str) -> Mismatch {
     Mismatch { claim: claim.to_owned(), expected: expected.to_owned(), got: None, fulfilled: usize::MAX }
+}
+
+impl Rule {
+    /// `None`: it lets this identity in.
+    fn why_not(&self, identity: &Identity) -> Option<Tried> {
+        self.conditions.check(&identity.claims, &self.pins).err().map(|why| {
+            let meant = self.conditions.is_about(why.fulfilled);
+            Tried { team: self.team.clone(), rule: self.name.name.clone(), why, meant }
+        })
+    }
 }
 
 impl Caller {

@@ -32,6 +32,9 @@ pub enum Unauthenticated {
     /// A good JWT that no rule lets in.
     #[error("no trust rule lets {} in", .0.who.name())]
     NoRule(Box<NoRule>),
+    /// A good JWT that rules of other teams let in than the one it names, where it has no business.
+    #[error("no trust rule of the team that is named lets {} in", .0.who.name())]
+    OfOthers(Box<NoRule>),
     /// It could not be checked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -88,5 +91,6 @@ impl Unauthenticated {
             Self::NoRule(refused) => Self::NoRule(refused.clone()),
             Self::Store(error) => Self::Store(error.told_again()),
         }
+            Self::OfOthers(refused) => Self::OfOthers(refused.clone()),
     }
 }

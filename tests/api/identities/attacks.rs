@@ -86,6 +86,33 @@ async fn another_teams_rule_learns_nothing_of_a_job_that_names_its_own_team() {
 }
 
 #[tokio::test]
+async fn another_teams_rule_that_fits_a_job_learns_nothing_when_the_job_names_the_team_that_refuses_it() {
+    let world = World::start().await;
+    let eve = eve(&world).await;
+    let spy = world.rule("spy", json!({"claims": {"repository": "acme/web"}, "single_use": true}));
+    eve.post("/teams/eve/trust-rules", spy).await.expect(201);
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    let job = world.job(json!({"ref": "refs/heads/feature"}));
+    let refused = job.post("/tokens/deploy/refresh?team=payments", json!({})).await.refused(404, "not-found");
+    let absent = job.post("/tokens/deploy/refresh?team=absent", json!({})).await.refused(404, "not-found");
+    assert_eq!(refused.but_for_the_request_id(), absent.but_for_the_request_id());
+    let seen = eve.get("/teams/eve/trust-rules/spy").await.expect(200).json;
+    assert_eq!((&seen["pins"], &seen["last_used_at"]), (&json!({}), &json!(null)));
+    let theirs = "select count(*) from audit_events a join teams t on t.id = a.team_id
+                  where t.name = 'eve' and a.recognised_by::text like '%acme/web%'";
+    assert_eq!(world.app.database.count(theirs).await, 0);
+    assert_eq!(world.app.database.count("select count(*) from used_jtis").await, 0);
+    // The team that was meant is told why.
+    let told = format!(
+        "select coalesce(max(reason), '') from audit_events a join teams t on t.id = a.team_id
+         where t.name = 'payments' and request_id = '{}'",
+        refused.header("x-request-id")
+    );
+    let why = world.app.database.text(&told).await;
+    assert!(why.contains("rule main") && why.contains("refs/heads/feature") && !why.contains("spy"), "{why}");
+}
+
+#[tokio::test]
 async fn another_teams_rule_does_not_hear_of_refused_jobs_that_are_not_its_own() {
     let world = World::start().await;
     let eve = eve(&world).await;
