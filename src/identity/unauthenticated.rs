@@ -1,6 +1,6 @@
 //! Why a credential lets nobody in.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use super::{
     JwtError, Mismatch,
@@ -72,8 +72,10 @@ impl NoRule {
         if self.tried.iter().filter(about).any(|tried| tried.team != team.team) {
             return None;
         }
-        let own = self.tried.iter().filter(|tried| tried.team == team.team).take(5);
-        let said: Vec<String> = own.map(|tried| format!("rule {}: {}", tried.rule, tried.why)).collect();
+        let mut own: Vec<&Tried> = self.tried.iter().filter(|tried| tried.team == team.team).collect();
+        // The rule that was meant is among many that have nothing to do with the job, and not all that is said is kept.
+        own.sort_by_key(|tried| Reverse(tried.why.fulfilled));
+        let said: Vec<String> = own.iter().take(5).map(|tried| format!("rule {}: {}", tried.rule, tried.why)).collect();
         Some((team.team.clone(), said.join("; ")))
     }
 }
@@ -89,8 +91,8 @@ impl Unauthenticated {
             Self::Expired(id) => Self::Expired(id.clone()),
             Self::Jwt(error) => Self::Jwt(error.clone()),
             Self::NoRule(refused) => Self::NoRule(refused.clone()),
+            Self::OfOthers(refused) => Self::OfOthers(refused.clone()),
             Self::Store(error) => Self::Store(error.told_again()),
         }
-            Self::OfOthers(refused) => Self::OfOthers(refused.clone()),
     }
 }

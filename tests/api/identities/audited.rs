@@ -49,6 +49,20 @@ async fn the_reason_speaks_of_no_other_teams_rules() {
 }
 
 #[tokio::test]
+async fn of_many_rules_the_reason_names_the_one_that_came_closest() {
+    let world = World::start().await;
+    for number in 0..8 {
+        let other = json!({"claims": {"repository": format!("acme/other-{number}")}});
+        world.write(world.rule(&format!("other-{number}"), other)).await.expect(201);
+    }
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    let job = world.job(json!({"ref": "refs/heads/feature"}));
+    let refused = job.get("/whoami?team=payments").await.refused(401, "unauthenticated");
+    let (_, reason) = audited(&world, refused.header("x-request-id")).await;
+    assert!(reason.contains("rule main: claim ref must be refs/heads/main, and is refs/heads/feature"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_jwt_is_never_written_down() {
     let world = World::start().await;
     world.write(world.rule("main", json!({}))).await.expect(201);
