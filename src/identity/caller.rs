@@ -166,8 +166,14 @@ impl Caller {
     pub fn counted_as(&self) -> [u8; 32] {
         match self.held {
             Held::Key(_) => self.sha256,
-            Held::Session(_) | Held::Identity(_) => crypto::sha256(self.name.as_bytes()),
+            // The name alone may be that of another issuer's job.
+            Held::Identity(_) => self.counted_by(&self.recognised_by["issuer"]),
+            Held::Session(_) => self.counted_by(&self.recognised_by["begun_by"]["issuer"]),
         }
+    }
+
+    fn counted_by(&self, issuer: &serde_json::Value) -> [u8; 32] {
+        crypto::sha256(format!("{issuer} {}", self.name).as_bytes())
     }
 
     /// Which credential it is, for what was issued to it: a key, a session, or a job with whatever JWT.

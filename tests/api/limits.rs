@@ -51,6 +51,30 @@ async fn ever_new_jwts_of_one_identity_are_counted_together_and_with_its_session
 }
 
 #[tokio::test]
+async fn a_subject_of_one_issuer_takes_nothing_from_that_of_another() {
+    let (issuer, other) = (Issuer::start().await, Issuer::start().await);
+    let trusted: Vec<IssuerSettings> = [&issuer, &other].map(|one| one.url().parse().expect("an issuer")).to_vec();
+    let app = TestApp::start_changed(move |settings| {
+        settings.identities.issuers.clone_from(&trusted);
+        settings.rates = Rates { per_credential: NonZeroU32::new(10).expect("ten"), ..Rates::default() };
+    })
+    .await;
+    app.platform.post("/teams", json!({"name": "orders"})).await.expect(201);
+    for (team, of) in [("payments", &issuer), ("orders", &other)] {
+        let rule = json!({"name": "jobs", "issuer": of.url(), "claims": {"sub": "job:1"}, "role": "ci"});
+        app.platform.post(&format!("/teams/{team}/trust-rules"), rule).await.expect(201);
+    }
+    let [ours, theirs] = [&issuer, &other].map(|one| app.ci.with_key(one.sign(&one.claims())));
+    for _ in 0..10 {
+        theirs.get("/whoami").await.expect(200);
+    }
+    theirs.get("/whoami").await.refused(429, "rate-limited");
+    ours.get("/whoami").await.expect(200);
+    let session = ours.post("/sessions", json!({})).await.expect(201);
+    ours.with_key(session.json["session"].as_str().expect("a session").to_owned()).get("/whoami").await.expect(200);
+}
+
+#[tokio::test]
 async fn an_address_that_asks_too_much_is_refused_before_anything_is_looked_at_but_health_is_answered() {
     let app = limited(10_000, 30, 10_000).await;
     let mut refused = 0;
