@@ -1,6 +1,7 @@
 //! What stands around every request: its id, its bounds, the rendering of problems, and the audit of refusals.
 
 use std::{
+    borrow::Cow,
     net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
 };
@@ -163,8 +164,10 @@ fn request_id(headers: &HeaderMap) -> String {
 /// The nearest address that is not one of our own proxies: what stands further left was written by who knows whom.
 fn client_address(state: &ApiState, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let ours = |address: &IpAddr| state.trusted_proxies.iter().any(|network| network.contains(address));
-    let lists = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let hops: Vec<&str> = lists.flat_map(|list| list.split(',')).map(str::trim).collect();
+    // What is no text is no address: left out, it would take with it what our own proxies wrote after it.
+    let lists = headers.get_all("x-forwarded-for").iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let lists: Vec<Cow<'_, str>> = lists.collect();
+    let hops: Vec<&str> = lists.iter().flat_map(|list| list.split(',')).map(str::trim).collect();
     let mut nearest = peer.to_canonical();
     // From the right, where our own proxies write, to the first that is no address: further left anyone may have written.
     for hop in hops.into_iter().rev() {
