@@ -1,8 +1,11 @@
 //! From a presented credential to a caller.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use moka::future::Cache;
+use moka::{Expiry, future::Cache};
 use uuid::Uuid;
 
 use super::{
@@ -29,11 +32,11 @@ pub struct Authentication {
     pub(super) store: Store,
     pub(super) issuers: Issuers,
     pub(super) platform_rules: Arc<[PlatformRule]>,
-    recent: Cache<[u8; 32], Arc<Caller>>,
-    jobs: Cache<[u8; 32], Arc<Caller>>,
+    recent: Cache<[u8; 32], Verified>,
+    jobs: Cache<[u8; 32], Verified>,
     /// Jobs that were let in earlier, compared with the rules once more. Never taken for jobs that show a JWT: theirs was not
     /// verified now.
-    again: Cache<[u8; 32], Arc<Caller>>,
+    again: Cache<[u8; 32], Verified>,
     /// By issuer.
     pub(super) rules: Cache<String, Arc<[Rule]>>,
     /// What rules learnt just now, by their id.
@@ -45,6 +48,22 @@ pub struct Authentication {
 impl std::fmt::Debug for Authentication {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Authentication")
+    }
+}
+
+/// A caller, and when its verification began: what was revoked after that was perhaps not seen.
+#[derive(Clone)]
+struct Verified {
+    begun: Instant,
+    caller: Arc<Caller>,
+}
+
+/// Counted from when the verification began, however long that took.
+struct RememberedFor(Duration);
+
+impl Expiry<[u8; 32], Verified> for RememberedFor {
+    fn expire_after_create(&self, _: &[u8; 32], verified: &Verified, _: Instant) -> Option<Duration> {
+        Some(self.0.saturating_sub(verified.begun.elapsed()))
     }
 }
 
@@ -75,16 +94,16 @@ impl Shown {
 impl Authentication {
     /// Over this store, trusting these issuers; `platform_rules` say which of their identities are platform admins.
     pub fn new(store: Store, issuers: Issuers, platform_rules: Vec<PlatformRule>) -> Self {
-        let remembered = || Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED);
+        let remembered = |time| Cache::builder().max_capacity(10_000).expire_after(RememberedFor(time)).build();
         // A job is compared with rules that were read earlier: the two must not add up to more.
-        let half = || Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED / 2);
+        let half = || remembered(REMEMBERED / 2);
         Self {
             store,
             issuers,
             platform_rules: platform_rules.into(),
-            recent: remembered().build(),
-            jobs: half().build(),
-            again: half().build(),
+            recent: remembered(REMEMBERED),
+            jobs: half(),
+            again: half(),
             rules: Cache::builder().max_capacity(1_000).time_to_live(REMEMBERED / 2).build(),
             learnt: Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED).build(),
             touched: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
@@ -156,10 +175,12 @@ impl Authentication {
 
 /// A credential is verified once in a while, however many show it: who comes meanwhile waits for the same answer.
 async fn remembered(
-    cache: &Cache<[u8; 32], Arc<Caller>>,
+    cache: &Cache<[u8; 32], Verified>,
     sha256: [u8; 32],
     verified: impl Future<Output = Result<Caller, Unauthenticated>>,
 ) -> Result<Arc<Caller>, Unauthenticated> {
-    let verified = cache.try_get_with(sha256, async { verified.await.map(Arc::new) }).await;
-    verified.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(|shared| shared.told_again()))
+    let begun = Instant::now();
+    let remembered = async { verified.await.map(|caller| Verified { begun, caller: Arc::new(caller) }) };
+    let verified = cache.try_get_with(sha256, remembered).await;
+    verified.map(|verified| verified.caller).map_err(|error| Arc::try_unwrap(error).unwrap_or_else(|shared| shared.told_again()))
 }

@@ -96,6 +96,26 @@ async fn a_deleted_key_is_refused_within_a_second_on_every_replica() {
 }
 
 #[tokio::test]
+async fn a_deleted_key_is_refused_within_a_second_however_slowly_postgres_answers() {
+    let app = TestApp::start().await;
+    // What records a use takes two seconds, after the key was read.
+    app.database
+        .run(
+            "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(2); return null; end $$;
+             create trigger slow before update on api_keys for each statement when (current_setting('application_name') = 'token-broker')
+             execute function slow()",
+        )
+        .await;
+    let slow = app.ci.clone();
+    let under_way = tokio::spawn(async move { slow.get("/whoami").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    app.database.run("delete from api_keys where name = 'ci'").await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    under_way.await.expect("an answer");
+    app.ci.get("/whoami").await.refused(401, "unauthenticated");
+}
+
+#[tokio::test]
 async fn a_key_of_a_deleted_team_is_refused_within_a_second() {
     let app = TestApp::start().await;
     app.admin.get("/whoami").await.expect(200);
