@@ -1,6 +1,6 @@
 //! Extractors whose refusals are problems: JSON bodies, names in the path, `?team=`.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use axum::{
     body::to_bytes,
@@ -8,8 +8,8 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use serde::{
-    Deserialize,
-    de::{DeserializeOwned, IgnoredAny},
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error, IgnoredAny, MapAccess, Visitor},
 };
 use utoipa::IntoParams;
 
@@ -154,6 +154,32 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         let short = |text: String, longest| text.chars().filter(|c| !c.is_control()).take(longest).collect();
         invalid(short(field, 64), short(without_value(&message), 300))
     })
+}
+
+/// An object of texts that names none twice: who reads it must not see another than is kept.
+pub(super) fn each_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct EachOnce;
+
+    impl<'de> Visitor<'de> for EachOnce {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+            let mut texts = BTreeMap::new();
+            while let Some(name) = members.next_key::<String>()? {
+                if texts.contains_key(&name) {
+                    return Err(A::Error::custom(format!("names `{name}` twice")));
+                }
+                texts.insert(name, members.next_value()?);
+            }
+            Ok(texts)
+        }
+    }
+
+    deserializer.deserialize_map(EachOnce)
 }
 
 const NAMED: [&str; 3] = ["unknown field", "missing field", "duplicate field"];

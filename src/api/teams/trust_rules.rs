@@ -16,7 +16,7 @@ use super::super::{
     ApiState,
     caller::Authenticated,
     docs,
-    extract::{Json, Parameters, PathName, PathNames},
+    extract::{Json, Parameters, PathName, PathNames, each_once},
     page::{Page, PageParameters},
     problem::{Problem, ProblemBody},
     validation::Validation,
@@ -44,6 +44,7 @@ pub(in crate::api) struct WriteTrustRule {
     #[schema(example = "https://token.actions.githubusercontent.com")]
     issuer: String,
     /// Claim to pattern: literal text in which `*` stands for any run of characters but `/`, `:` and `@`. All must match.
+    #[serde(deserialize_with = "each_once")]
     #[schema(example = json!({"repository": "acme/web", "ref": "refs/heads/main"}))]
     claims: BTreeMap<String, String>,
     /// `ci`, `viewer` or `admin`.

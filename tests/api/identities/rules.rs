@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::World;
-use crate::app::{TestApp, issuer::Issuer};
+use crate::app::{Answer, TestApp, issuer::Issuer};
 
 #[tokio::test]
 async fn a_job_with_no_secret_is_handed_the_token_that_a_rule_names() {
@@ -185,6 +186,22 @@ async fn a_rule_that_is_no_rule_is_refused_in_words() {
     let refused =
         world.write(world.rule("bad", json!({"claims": {"repository": "acme/*"}}))).await.refused(422, "invalid-request");
     insta::assert_json_snapshot!(refused.shown());
+}
+
+#[tokio::test]
+async fn a_claim_that_is_written_twice_is_refused() {
+    let world = World::start().await;
+    let body = format!(
+        r#"{{"name": "main", "issuer": "{}", "role": "ci",
+             "claims": {{"repository": "acme/web", "ref": "refs/heads/main", "ref": "*/*/*"}}}}"#,
+        world.issuer.url()
+    );
+    for (method, path) in [(Method::POST, "/teams/payments/trust-rules"), (Method::PUT, "/teams/payments/trust-rules/main")] {
+        let request = world.app.admin.request(method, path).header("content-type", "application/json").body(body.clone());
+        let refused = Answer::of(request).await.refused(422, "invalid-request");
+        assert_eq!(refused.fields(), ["claims"], "{}", refused.text);
+        assert!(refused.text.contains("`ref`"), "{}", refused.text);
+    }
 }
 
 #[tokio::test]
