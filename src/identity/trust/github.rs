@@ -46,7 +46,7 @@ pub(super) static TOKENS: Tokens = Tokens {
     ],
     first: &["repository", "repository_id", "sub", "repository_owner", "repository_owner_id"],
     // A review of a pull request runs the same merged code as the pull request; whoever sees a repository may open an issue, begin a
-    // discussion, fork or watch it.
+    // discussion, fork or watch it, and write in its wiki unless that is forbidden.
     trigger: Some((
         "event_name",
         &[
@@ -61,6 +61,7 @@ pub(super) static TOKENS: Tokens = Tokens {
             "discussion_comment",
             "fork",
             "watch",
+            "gollum",
         ],
     )),
     told: &[

@@ -125,6 +125,7 @@ fn jobs_that_strangers_may_start_are_refused_unless_the_rule_says_exactly_that()
         "discussion_comment",
         "fork",
         "watch",
+        "gollum",
     ] {
         let token = with(github(), json!({"event_name": event}));
         for wide in ["*", "pull_*", "*_*", "workflow_ru*", "issue_comment*"] {
