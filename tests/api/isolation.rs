@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::app::{Answer, Client, TestApp};
+use crate::app::{Answer, Client, HOOKS, TestApp};
 
 /// All that can be asked of one token.
 async fn everything_asked_of(client: &Client, name: &str, query: &str) -> Vec<(String, Answer)> {
@@ -76,15 +76,37 @@ async fn a_token_that_the_grant_does_not_cover_is_answered_like_one_that_does_no
 async fn another_team_is_answered_like_one_that_does_not_exist() {
     let app = TestApp::start().await;
     let foreigner = with_orders(&app).await;
-    for (method, path) in
-        [(Method::GET, ""), (Method::DELETE, ""), (Method::GET, "/keys"), (Method::POST, "/keys"), (Method::DELETE, "/keys/ci")]
-    {
-        let ask = |team: &str| {
-            let request = foreigner.request(method.clone(), &format!("/teams/{team}{path}"));
-            Answer::of(if method == Method::POST { request.json(&json!({"name": "k", "role": "ci"})) } else { request })
-        };
-        let (foreign, absent) = (ask("payments").await.refused(404, "not-found"), ask("no-such-team").await);
-        assert_eq!(foreign.but_for_the_request_id(), absent.but_for_the_request_id(), "{method} {path}");
+    let ci = app.team_key("orders", "ci", json!({"role": "ci"})).await;
+    let foreigners = [foreigner.clone(), ci, app.team_key("orders", "viewer", json!({"role": "viewer"})).await];
+    let rule = json!({"name": "r", "issuer": "https://unknown.example", "claims": {}, "role": "ci"});
+    for (method, path, body) in [
+        (Method::GET, "/teams/TEAM", Value::Null),
+        (Method::DELETE, "/teams/TEAM", Value::Null),
+        (Method::GET, "/teams/TEAM/keys", Value::Null),
+        (Method::POST, "/teams/TEAM/keys", json!({"name": "k", "role": "ci"})),
+        (Method::DELETE, "/teams/TEAM/keys/ci", Value::Null),
+        (Method::GET, "/teams/TEAM/trust-rules", Value::Null),
+        (Method::POST, "/teams/TEAM/trust-rules", rule.clone()),
+        (Method::GET, "/teams/TEAM/trust-rules/r", Value::Null),
+        (Method::PUT, "/teams/TEAM/trust-rules/r", rule),
+        (Method::DELETE, "/teams/TEAM/trust-rules/r", Value::Null),
+        (Method::POST, "/teams/TEAM/trust-rules/explain", json!({"claims": {}})),
+        (Method::GET, "/teams/TEAM/webhooks", Value::Null),
+        (Method::POST, "/teams/TEAM/webhooks", json!({"name": "w", "url": HOOKS})),
+        (Method::DELETE, "/teams/TEAM/webhooks/w", Value::Null),
+        (Method::GET, "/whoami?team=TEAM", Value::Null),
+        (Method::GET, "/tokens?team=TEAM", Value::Null),
+        (Method::GET, "/audit?team=TEAM", Value::Null),
+        (Method::POST, "/sessions?team=TEAM", json!({})),
+    ] {
+        for foreigner in &foreigners {
+            let ask = |team: &str| {
+                let request = foreigner.request(method.clone(), &path.replace("TEAM", team));
+                Answer::of(if body.is_null() { request } else { request.json(&body) })
+            };
+            let (foreign, absent) = (ask("payments").await.refused(404, "not-found"), ask("no-such-team").await);
+            assert_eq!(foreign.but_for_the_request_id(), absent.but_for_the_request_id(), "{method} {path}");
+        }
     }
     let listed = foreigner.get("/teams").await.expect(200);
     assert_eq!(listed.json["items"].as_array().expect("items").len(), 1, "{}", listed.text);

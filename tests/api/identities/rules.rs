@@ -134,6 +134,16 @@ async fn while_an_issuer_cannot_be_asked_for_its_keys_a_job_is_told_to_come_back
 }
 
 #[tokio::test]
+async fn the_service_fetches_an_issuers_keys_before_anybody_needs_them() {
+    let world = World::start().await;
+    let begun = tokio::time::Instant::now();
+    while world.issuer.fetches() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "nobody asked for them");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_job_whose_token_ends_while_it_waits_is_handed_nothing() {
     let world = World::start().await;
     world.app.register_with("deploy", json!({"reuse_for": 1})).await.expect(201);
