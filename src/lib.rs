@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod api;
+pub mod audit;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -8,7 +8,7 @@ use std::{
 /// From the bottom up; a module uses only what stands in a line above it. Siblings in one line never meet.
 const LAYERS: &[&[&str]] = &[
     &["secret", "names", "actor", "outbound", "telemetry", "fault"],
-    &["store", "jfrog", "crypto", "journal"],
+    &["store", "jfrog", "crypto", "journal", "audit"],
     &["identity"],
     &["broker"],
     &["api"],

@@ -15,7 +15,7 @@ use aws_lc_rs::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{constant_time_eq, random_bytes};
+use super::{constant_time_eq, hmac_sha256, random_bytes};
 use crate::secret::Sealed;
 
 const VERSION: u8 = 1;
@@ -97,6 +97,11 @@ impl Key {
     /// The key itself, to be wrapped by a master key.
     pub(super) fn bytes(&self) -> &[u8; 32] {
         &self.bytes
+    }
+
+    /// HMAC-SHA-256 with this key, which then seals nothing: the key of the audit's chain.
+    pub fn hmac(&self, message: &[u8]) -> [u8; 32] {
+        hmac_sha256(self.bytes.as_slice(), message)
     }
 
     /// Seals `plain` for `place`.
