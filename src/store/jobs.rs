@@ -23,6 +23,8 @@ pub enum JobKind {
     Renew,
     /// Tell a webhook. The subject is the notice.
     Webhook,
+    /// Close what was written to the audit since. The subject is nil: there is one such job.
+    CloseAudit,
 }
 
 /// Which places of the worker a job takes: ten thousand errands must not stand before one token in doubt.

@@ -5,6 +5,8 @@
 mod api_keys;
 mod attempts;
 mod audit;
+mod audit_batches;
+mod audit_prune;
 mod chains;
 mod children;
 mod data_keys;
@@ -36,6 +38,8 @@ pub use sqlx::postgres::PgConnectOptions;
 pub use api_keys::{ApiKeyRow, NewApiKey, PresentedKeyRow};
 pub use attempts::{Attempt, Committed, Ending, NewAttempt, NewPair};
 pub use audit::{AuditFilter, AuditRow, Event};
+pub use audit_batches::{AuditAhead, AuditBatchRow, AuditText};
+pub use audit_prune::{AuditPruning, Prunable};
 pub use chains::Lost;
 pub use children::{ChildRow, ChildState, IssuedChild, NewChild, NotIssued};
 pub use data_keys::DataKeyRow;
