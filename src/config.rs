@@ -142,6 +142,8 @@ pub struct Settings {
     pub identities: Identities,
     /// Who may be told by webhooks.
     pub courier: outbound::Courier,
+    /// Where checkpoints of the audit are posted.
+    pub checkpoints: Option<outbound::Destination>,
     /// How much one credential and one address may ask.
     pub rates: Rates,
     /// Whether a copy becomes an installation of its own.
@@ -221,6 +223,7 @@ impl ServeOptions {
             trusted_proxies: self.trusted_proxies.clone(),
             identities: self.identities.read()?,
             courier: self.webhooks.read()?,
+            checkpoints: self.webhooks.checkpoints()?,
             rates: self.identities.rates(),
             adopt: self.adopt,
         })

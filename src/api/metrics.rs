@@ -34,6 +34,10 @@ impl Metrics {
         metrics::describe_counter!("token_broker_journal_replays_total", "Pairs committed from the journal.");
         metrics::describe_counter!("token_broker_problems_total", "Errors answered, by problem.");
         metrics::describe_counter!("token_broker_issuer_fetches_total", "Fetches of an issuer's keys, by issuer and outcome.");
+        metrics::describe_counter!(
+            "token_broker_audit_batches_total",
+            "Looks for audit events to be closed into a batch, by outcome; not_posted: a checkpoint was not taken."
+        );
         metrics::describe_gauge!(
             "token_broker_journal_backlog",
             "Entries of this replica's journal that wait for Postgres or for JFrog."

@@ -2,6 +2,7 @@
 
 mod audit;
 mod children;
+mod audit_chain;
 mod copy;
 mod create;
 mod delete;
@@ -46,6 +47,7 @@ use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub use audit_chain::{AuditChain, Closed, Pruned, Verified, newest_checkpoint};
 pub use copy::{Recognised, recognise};
 pub use create::{CreateToken, Settings as TokenSettings};
 pub use errors::{BrokerError, RefreshError, RegisterError};
@@ -65,8 +67,8 @@ use crate::{
     identity::Authentication,
     jfrog::Jfrog,
     journal::Journal,
-    outbound::Courier,
-    store::{Lane, Signals, Store},
+    outbound::{Courier, Destination},
+    store::{JobKind, Lane, Signals, Store},
 };
 
 /// JFrog is not asked more often whether a token that callers say is refused is dead.
@@ -90,6 +92,8 @@ pub struct Others {
     pub jfrog: Jfrog,
     /// Teams' webhooks.
     pub courier: Courier,
+    /// Where checkpoints of the audit are kept, besides the log.
+    pub checkpoints: Option<Destination>,
 }
 
 /// The flows over their parts. Cheap to clone.
@@ -102,6 +106,7 @@ pub struct Parts {
     store: Store,
     jfrog: Jfrog,
     courier: Courier,
+    checkpoints: Option<Destination>,
     keys: Keys,
     journal: Journal,
     authentication: Authentication,
@@ -142,7 +147,7 @@ impl Broker {
     pub fn new(
         authentication: Authentication,
         store: Store,
-        Others { jfrog, courier }: Others,
+        Others { jfrog, courier, checkpoints }: Others,
         keys: Keys,
         journal: Journal,
         recognised: Recognised,
@@ -156,6 +161,7 @@ impl Broker {
             store,
             jfrog,
             courier,
+            checkpoints,
             keys,
             journal,
             timing,
@@ -186,6 +192,7 @@ impl Broker {
     pub async fn start(&self) -> Result<(), BrokerError> {
         if self.recognised.frozen.is_none() {
             self.replay_journal().await?;
+            self.store.schedule(JobKind::CloseAudit, Uuid::nil(), Duration::ZERO).await?;
         }
         let (signals, signalled) = (self.signals.clone(), self.signals.subscribe());
         let (listener, worker) = (self.clone(), self.clone());

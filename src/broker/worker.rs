@@ -127,6 +127,7 @@ impl Broker {
             JobKind::Revoke => self.with_token(job, async |view| self.revoke_children(view).await).await?,
             JobKind::Renew => self.with_token(job, async |view| self.renew_locked_down(view).await).await?,
             JobKind::Webhook => self.tell(job.subject).await?,
+            JobKind::CloseAudit => self.close_audit().await?,
         };
         match settled {
             Settled::Done => self.store.finish_job(job).await?,

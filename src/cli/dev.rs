@@ -110,6 +110,7 @@ fn settings(dir: &Path, options: &DevOptions, database_url: &str, simulator: &Si
         trusted_proxies: Vec::new(),
         identities: Identities::default(),
         courier: Courier::new(Vec::new(), &outbound::Route::default())?,
+        checkpoints: None,
         rates: Rates::default(),
         adopt: false,
     })

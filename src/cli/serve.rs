@@ -98,7 +98,7 @@ pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Resu
     let identities = settings.identities;
     let issuers = Issuers::new(identities.issuers, identities.audience, &identities.route)?;
     let authentication = Authentication::new(store.clone(), issuers, identities.platform_admins);
-    let others = Others { jfrog, courier: settings.courier };
+    let others = Others { jfrog, courier: settings.courier, checkpoints: settings.checkpoints };
     let broker = Broker::new(authentication, store, others, keys, journal, recognised, settings.timing);
     broker.start().await.context("replaying the journal")?;
 

@@ -1,11 +1,12 @@
-//! Settings about webhooks: where they may be, and the way there.
+//! Settings about what is posted to others: teams' webhooks, and the audit's checkpoints. The way there is the same.
 
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 
-use crate::outbound::{AllowedOrigin, Courier, Route};
+use super::secret;
+use crate::outbound::{AllowedOrigin, Courier, Destination, Route};
 
 /// What `serve` needs to know about webhooks.
 #[derive(Args, Clone)]
@@ -19,6 +20,12 @@ pub(super) struct WebhookOptions {
     /// A proxy on the way to them; never taken from the environment otherwise.
     #[arg(long, env = "TOKEN_BROKER_WEBHOOK_PROXY", hide_env_values = true, value_name = "URL")]
     webhook_proxy: Option<String>,
+    /// Where each checkpoint of the audit is posted, as JSON; default: they are logged only.
+    #[arg(long, env = "TOKEN_BROKER_AUDIT_CHECKPOINT_URL", hide_env_values = true, value_name = "URL")]
+    audit_checkpoint_url: Option<String>,
+    /// A file that holds it.
+    #[arg(long, env = "TOKEN_BROKER_AUDIT_CHECKPOINT_URL_FILE", value_name = "FILE")]
+    audit_checkpoint_url_file: Option<PathBuf>,
 }
 
 impl WebhookOptions {
@@ -30,11 +37,26 @@ impl WebhookOptions {
         let entries = self.webhook_hosts.iter().map(|entry| entry.trim()).filter(|entry| !entry.is_empty());
         let allowed: Result<Vec<AllowedOrigin>, String> = entries.map(str::parse).collect();
         let allowed = allowed.map_err(|why| anyhow!("TOKEN_BROKER_WEBHOOK_HOSTS: {why}"))?;
+        Courier::new(allowed, &self.route()?).context("TOKEN_BROKER_WEBHOOK_CA or _PROXY is not usable")
+    }
+
+    /// Where checkpoints of the audit are posted.
+    ///
+    /// # Errors
+    /// One sentence that names the setting.
+    pub(super) fn checkpoints(&self) -> anyhow::Result<Option<Destination>> {
+        let name = "TOKEN_BROKER_AUDIT_CHECKPOINT_URL";
+        let url = secret(name, self.audit_checkpoint_url.as_deref(), self.audit_checkpoint_url_file.as_ref())?;
+        let Some(url) = url else { return Ok(None) };
+        let route = self.route()?;
+        Ok(Some(Destination::new(url, &route).map_err(|why| anyhow!("{name} {why}"))?))
+    }
+
+    fn route(&self) -> anyhow::Result<Route> {
         let ca_pem = match &self.webhook_ca {
             Some(path) => Some(fs::read(path).with_context(|| format!("TOKEN_BROKER_WEBHOOK_CA: reading {}", path.display()))?),
             None => None,
         };
-        Courier::new(allowed, &Route { ca_pem, proxy: self.webhook_proxy.clone() })
-            .context("TOKEN_BROKER_WEBHOOK_CA or _PROXY is not usable")
+        Ok(Route { ca_pem, proxy: self.webhook_proxy.clone() })
     }
 }

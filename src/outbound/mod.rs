@@ -2,12 +2,14 @@
 //! idempotent), no proxy from the environment.
 
 mod courier;
+mod destination;
 
 use std::time::Duration;
 
 use anyhow::Context;
 
 pub use courier::{AllowedOrigin, Courier};
+pub use destination::Destination;
 
 /// What an operator may say about the way out.
 #[derive(Clone, Debug, Default)]

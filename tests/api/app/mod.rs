@@ -198,6 +198,7 @@ pub fn settings(database: &TestDatabase, simulator: &Simulator, journal: &TempDi
         trusted_proxies: Vec::new(),
         identities: Identities::default(),
         courier: Courier::new(vec![HOOKS.parse().expect("an origin")], &outbound::Route::default()).expect("a courier"),
+        checkpoints: None,
         rates: Rates { per_credential: NonZeroU32::MAX, per_address: NonZeroU32::MAX, failures: NonZeroU32::MAX },
         adopt: false,
     }
