@@ -29,7 +29,7 @@ enum Command {
     Dev(dev::DevOptions),
     /// Prints a new platform-admin key once, on standard output, alone.
     CreateAdminKey(create_admin_key::CreateAdminKeyOptions),
-    /// Asks the audit.
+    /// Asks the audit, and looks after it.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Prints the OpenAPI document.
@@ -56,31 +56,28 @@ pub fn main() -> ExitCode {
         Err(error) => return failed(&error.into()),
     };
     match runtime.block_on(run(cli.command)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => failed(&error),
     }
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(options) => serve::run(&options).await,
-        Command::Dev(options) => dev::run(&options).await,
-        Command::CreateAdminKey(options) => create_admin_key::run(&options).await,
-        Command::Audit(command) => audit::run(&command).await,
-        Command::Health(options) => health::run(&options).await,
-        Command::Openapi => {
-            print!("{}", api::openapi_json()?);
-            Ok(())
-        }
+        Command::Serve(options) => serve::run(&options).await?,
+        Command::Dev(options) => dev::run(&options).await?,
+        Command::CreateAdminKey(options) => create_admin_key::run(&options).await?,
+        Command::Audit(command) => return audit::run(&command).await,
+        Command::Health(options) => health::run(&options).await?,
+        Command::Openapi => print!("{}", api::openapi_json()?),
         Command::Simulator { listen } => {
             telemetry::init(false);
             let simulator = Simulator::start(listen, None).await?;
             println!("simulated JFrog at {}, its controls under {}/_sim/", simulator.url(), simulator.url());
             serve::asked_to_stop().await;
             simulator.stop().await;
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

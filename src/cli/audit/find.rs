@@ -1,9 +1,9 @@
-//! `token-broker audit`: what an operator asks of the audit with the database at hand.
+//! `token-broker audit find`: who was handed an access token.
 
 use std::io::{IsTerminal, Read, Write};
 
 use anyhow::{Context, bail, ensure};
-use clap::{Args, Subcommand};
+use clap::Args;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
@@ -20,14 +20,8 @@ const LONGEST: u64 = 64 * 1024;
 /// Rows that are fetched at once.
 const PAGE: i32 = 500;
 
-#[derive(Subcommand)]
-pub(super) enum AuditCommand {
-    /// Reads an access token from standard input, and prints which jobs were handed it, in whichever team.
-    Find(FindOptions),
-}
-
 #[derive(Args)]
-pub(super) struct FindOptions {
+pub(in crate::cli) struct FindOptions {
     /// One JSON object a line, as `GET /audit` shows events.
     #[arg(long)]
     json: bool,
@@ -35,9 +29,7 @@ pub(super) struct FindOptions {
     database: ConnectOptions,
 }
 
-/// Whoever can run this with the database's URL is the operator: the database is the permission.
-pub(super) async fn run(command: &AuditCommand) -> anyhow::Result<()> {
-    let AuditCommand::Find(options) = command;
+pub(super) async fn run(options: &FindOptions) -> anyhow::Result<()> {
     let connect = options.database.read()?;
     let fingerprint = crypto::fingerprint(&token()?);
     let store = Store::connect(connect, 1).await.context("DATABASE_URL: connecting as token_broker_app")?;
