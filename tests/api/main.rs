@@ -2,6 +2,7 @@
 
 mod app;
 mod audit;
+mod audit_chain;
 mod audit_list;
 mod authentication;
 mod authorization;
