@@ -1,8 +1,8 @@
 //! The flows, each a function that reads from top to bottom. Read `rotate.rs` first.
 
 mod audit;
-mod children;
 mod audit_chain;
+mod children;
 mod copy;
 mod create;
 mod delete;
