@@ -49,6 +49,7 @@ grant select on audit_keys to token_broker_lookup;
 
 -- `audit prune` removes rows, as the tables' owner: the service's role may not delete here, whatever a policy says.
 create policy prune on audit_events for delete using (current_user <> 'token_broker_app');
+comment on table audit_events is 'one row for each thing done or refused, committed with what it records; never changed, and removed by `audit prune` alone';
 
 create or replace function master_keys_in_use() returns setof text language sql stable security definer as
 $$ select d.master_key_id from data_keys d union select k.master_key_id from audit_keys k $$;

@@ -78,7 +78,7 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Of this batch.
-    pub fn of(batch: &Batch, head: &Digest) -> Self {
+    pub fn of(batch: &Batch, head: &[u8]) -> Self {
         Self {
             batch: batch.number,
             head: hex::encode(head),

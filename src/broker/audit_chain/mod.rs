@@ -47,7 +47,7 @@ impl<'a> AuditChain<'a> {
 /// Postgres.
 pub async fn newest_checkpoint(store: &Store) -> Result<Option<Checkpoint>, BrokerError> {
     let newest = store.newest_audit_batch().await?;
-    Ok(newest.map(|row| Checkpoint::of(&batch_of(&row), &row.head.as_slice().try_into().unwrap_or_default())))
+    Ok(newest.map(|row| Checkpoint::of(&batch_of(&row), &row.head)))
 }
 
 fn digest_of(row: &AuditText) -> [u8; 32] {

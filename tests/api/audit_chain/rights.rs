@@ -63,16 +63,6 @@ async fn the_service_adds_to_the_chain_and_changes_nothing_in_it() {
 }
 
 #[tokio::test]
-async fn the_owner_may_not_delete_as_the_services_role_even_where_it_was_granted() {
-    let chained = Chained::of(1).await;
-    chained.database.run("grant delete on audit_events to token_broker_app").await;
-    let mut service = service_connection(&chained).await;
-    // The rows are the platform's, and visible: only the policy for deleting keeps them. It knows the role.
-    let delete = format!("delete from audit_events where (select in_team('{}')) and team_id is not null", Uuid::nil());
-    assert_eq!(sqlx::query(AssertSqlSafe(delete)).execute(&mut service).await.expect("runs").rows_affected(), 0);
-}
-
-#[tokio::test]
 async fn the_master_key_that_wraps_the_chains_key_must_be_there() {
     let chained = Chained::of(1).await;
     assert_eq!(chained.database.count("select count(*) from data_keys").await, 0, "nothing else needs it");
