@@ -1,6 +1,7 @@
 //! Settings: every one is a flag and an environment variable; `X_FILE` may replace any secret `X`. Read by `cli` alone.
 
 mod identities;
+mod key_services;
 mod webhooks;
 
 use std::{fs, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
@@ -11,7 +12,7 @@ use ipnet::IpNet;
 
 pub use identities::Identities;
 
-use self::{identities::IdentityOptions, webhooks::WebhookOptions};
+use self::{identities::IdentityOptions, key_services::KeyServiceOptions, webhooks::WebhookOptions};
 use crate::{api::Rates, broker::Timing, crypto::MasterKeys, jfrog::Instance, names::Name, outbound, store::PgConnectOptions};
 
 /// How a log line looks.
@@ -22,6 +23,9 @@ pub enum LogFormat {
     /// For machines.
     Json,
 }
+
+/// How long an unwrapped data key stays in memory, unless it is said otherwise.
+pub const KEYS_KEPT: Duration = Duration::from_secs(600);
 
 /// Where the database is: all that a command needs that opens nothing sealed.
 #[derive(Args, Clone)]
@@ -48,12 +52,17 @@ pub struct DatabaseOptions {
     /// Connections to Postgres of this process.
     #[arg(long, env = "TOKEN_BROKER_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N")]
     database_connections: u32,
-    /// `id:base64-of-32-bytes[,id:…]`; the first wraps, all unwrap.
+    /// `id:base64-of-32-bytes[,id:…]`, `id:transit:https://host/MOUNT/keys/NAME` or `id:awskms:ARN`; the first wraps, all unwrap.
     #[arg(long, env = "TOKEN_BROKER_MASTER_KEYS", hide_env_values = true, value_name = "KEYS")]
     master_keys: Option<String>,
     /// A file that holds them.
     #[arg(long, env = "TOKEN_BROKER_MASTER_KEYS_FILE", value_name = "FILE")]
     master_keys_file: Option<PathBuf>,
+    /// How long an unwrapped data key stays in memory, seconds: while a key service is away, what is there serves.
+    #[arg(long, env = "TOKEN_BROKER_UNWRAPPED_KEYS_SECONDS", default_value_t = KEYS_KEPT.as_secs(), value_name = "SECONDS")]
+    unwrapped_keys_seconds: u64,
+    #[command(flatten)]
+    key_services: KeyServiceOptions,
 }
 
 /// What `serve` needs.
@@ -116,6 +125,8 @@ pub struct Database {
     pub connections: u32,
     /// The master keys.
     pub master_keys: MasterKeys,
+    /// How long an unwrapped data key stays in memory.
+    pub keys_kept: Duration,
 }
 
 /// Settings of the service, read and checked.
@@ -181,9 +192,12 @@ impl DatabaseOptions {
                 "{name} is not set: make a key with `echo \"k1:$(openssl rand -base64 32)\"`, and keep it apart from the database"
             )
         })?;
-        let master_keys = MasterKeys::parse(&keys).with_context(|| format!("{name} is not usable"))?;
+        let master_keys =
+            MasterKeys::parse_with(&keys, &self.key_services.read()?).with_context(|| format!("{name} is not usable"))?;
         ensure!(self.database_connections >= 2, "TOKEN_BROKER_DATABASE_CONNECTIONS must be at least 2: one of them listens");
-        Ok(Database { connect, migrate, connections: self.database_connections, master_keys })
+        ensure!(self.unwrapped_keys_seconds >= 10, "TOKEN_BROKER_UNWRAPPED_KEYS_SECONDS must be at least 10");
+        let keys_kept = Duration::from_secs(self.unwrapped_keys_seconds);
+        Ok(Database { connect, migrate, connections: self.database_connections, master_keys, keys_kept })
     }
 }
 

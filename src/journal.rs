@@ -5,6 +5,7 @@
 //! spent yet. This module knows bytes and files; it opens nothing.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -48,8 +49,11 @@ pub struct Header {
     pub asked: Asked,
     /// For whom, as the audit writes it.
     pub actor: String,
-    /// The id of the entry's own key.
+    /// The id of the key that opens it.
     pub key_id: String,
+    /// For whom it is wrapped: nil, a process' own; absent, as in the first entries there were: for this attempt alone.
+    #[serde(default)]
+    pub key_owner: Option<Uuid>,
     /// Which master key unwraps it.
     pub master_key_id: String,
     /// That key, wrapped, in hex: no rotation of data keys strands an entry.
@@ -88,6 +92,7 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub struct Journal {
     dir: PathBuf,
+    id: Uuid,
     _lock: Arc<File>,
 }
 
@@ -112,7 +117,31 @@ impl Journal {
         lock.try_lock().map_err(|_| {
             anyhow::anyhow!("the journal directory {} is used by another process: each replica needs its own", dir.display())
         })?;
-        Ok(Self { dir: dir.to_owned(), _lock: Arc::new(lock) })
+        let id = own_id(&dir.join("id")).with_context(|| format!("the journal directory {} has no id", dir.display()))?;
+        Ok(Self { dir: dir.to_owned(), id, _lock: Arc::new(lock) })
+    }
+
+    /// The directory's own: replicas come and go, what lies here stays.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Which master keys the entries need, of every standing and those set aside, and how many of each wait for Postgres. Blocks.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn master_keys(&self) -> io::Result<BTreeMap<String, usize>> {
+        let mut needed = BTreeMap::new();
+        for file in fs::read_dir(&self.dir)? {
+            let path = file?.path();
+            let mut head = Vec::with_capacity(HEADER);
+            // Gone meanwhile, or no entry: then it needs nothing.
+            let read = File::open(&path).and_then(|file| file.take(HEADER as u64).read_to_end(&mut head));
+            let Some(header) = read.ok().and_then(|_| header_of(&head).ok()) else { continue };
+            let waits = path.extension().is_some_and(|extension| extension == Standing::Pending.extension());
+            *needed.entry(header.master_key_id).or_default() += usize::from(waits);
+        }
+        Ok(needed)
     }
 
     /// Which installation the directory belongs to; `None`: to none yet.
@@ -133,13 +162,7 @@ impl Journal {
     /// # Errors
     /// It cannot be written.
     pub fn belong_to(&self, installation: Uuid) -> anyhow::Result<()> {
-        let unfinished = self.dir.join("installation.new");
-        let mut file = private_file(&unfinished)?;
-        file.set_len(0)?;
-        file.write_all(installation.to_string().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, self.dir.join("installation"))?;
-        Ok(sync_dir(&self.dir)?)
+        Ok(replace(&self.dir.join("installation"), installation.to_string().as_bytes())?)
     }
 
     /// Makes an entry at its full size and on disk. Blocks.
@@ -286,12 +309,38 @@ fn read_entry(path: &Path) -> io::Result<(Header, Option<Sealed>)> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
     let (head, body) = bytes.split_at_checked(HEADER).ok_or(io::ErrorKind::InvalidData)?;
-    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let header: Header = serde_json::from_slice(line)?;
+    let header = header_of(head)?;
     let (length, body) = body.split_at_checked(4).ok_or(io::ErrorKind::InvalidData)?;
     let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
     let body = body.get(..length).ok_or(io::ErrorKind::InvalidData)?;
     Ok((header, (length > 0).then(|| Sealed::from_bytes(body.to_vec()))))
+}
+
+fn header_of(head: &[u8]) -> io::Result<Header> {
+    Ok(serde_json::from_slice(head.split(|byte| *byte == b'\n').next().unwrap_or_default())?)
+}
+
+fn own_id(path: &Path) -> anyhow::Result<Uuid> {
+    match fs::read_to_string(path) {
+        Ok(id) => Ok(id.trim().parse()?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = Uuid::new_v4();
+            replace(path, id.to_string().as_bytes())?;
+            Ok(id)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whole or not at all.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = private_file(&unfinished)?;
+    file.set_len(0)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
 fn rename(path: &Path, extension: &str) -> io::Result<()> {
@@ -322,6 +371,7 @@ mod tests {
             asked: Asked::default(),
             actor: "system".into(),
             key_id: "k".into(),
+            key_owner: None,
             master_key_id: "m".into(),
             wrapped_key: "00".into(),
         }

@@ -16,6 +16,7 @@ pub(super) const TOKENS: &str = "tokens";
 pub(super) const TEAMS: &str = "teams";
 pub(super) const AUDIT: &str = "audit";
 pub(super) const PLATFORM: &str = "platform";
+pub(super) const KEYS: &str = "encryption keys";
 pub(super) const SERVICE: &str = "service";
 
 const DESCRIPTION: &str =
@@ -33,6 +34,7 @@ Every error is `application/problem+json` (RFC 9457); its `request_id` leads an 
          (name = TEAMS, description = "Teams and their API keys."),
          (name = AUDIT, description = "Who did what, and why something was refused."),
          (name = PLATFORM, description = "Keys of platform admins."),
+         (name = KEYS, description = "Master keys and data keys: what needs which, and changing them."),
          (name = SERVICE, description = "Who am I, and is the service well.")),
     components(schemas(ProblemBody<'static>)))]
 struct Document;

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, IssueError, RefreshError, RegisterError},
+    crypto::MasterKeyError,
     identity::Refusal,
 };
 
@@ -28,6 +29,9 @@ pub(super) fn add(status: &str, response: &mut Response) {
         }
     }
 }
+
+/// A journal's id.
+const JOURNAL: &str = "6f0f7a3e-6a4c-4d2e-9a55-0d9a1b2c3d4e";
 
 fn shown(problem: &Problem) -> Value {
     json!(problem.body("01a209f3-519d-704a-a19d-b2f8dd4b3844"))
@@ -48,6 +52,10 @@ fn samples() -> Vec<Problem> {
         BrokerError::Busy.into(),
         BrokerError::TeamInUse.into(),
         BrokerError::LockedDown.into(),
+        BrokerError::MasterKey(MasterKeyError::Unavailable(String::new(), String::new())).into(),
+        BrokerError::KeyInUse { id: "k1".to_owned(), needs: vec!["12 rows of data_keys".to_owned()] }.into(),
+        BrokerError::KeyNotEverywhere { id: "k2".to_owned(), replicas: vec![JOURNAL.to_owned()] }.into(),
+        BrokerError::JournalAlive(JOURNAL.parse().unwrap_or_default()).into(),
         RefreshError::Lost(String::new()).into(),
         too_large(),
         unsupported("send the body as Content-Type: application/json"),

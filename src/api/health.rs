@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{ApiState, docs, problem::Problem};
-use crate::broker::BrokerError;
+use crate::{broker::BrokerError, crypto::MasterKeyError};
 
 /// A good answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,10 +29,11 @@ pub(super) async fn live() -> Json<Health> {
 /// failing part.
 #[utoipa::path(get, path = "/health/ready", tag = docs::SERVICE, security(()),
     responses((status = 200, description = "Every part works.", body = Health),
-              (status = 503, description = "`database-unavailable`, `master-key-unusable` or `frozen`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
+              (status = 503, description = "`database-unavailable`, `key-service-unavailable`, `master-key-unusable` or `frozen`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Health>, Problem> {
     match state.broker.ready().await {
         Ok(()) => Ok(Json(Health { status: "ok" })),
+        Err(error @ BrokerError::MasterKey(MasterKeyError::Unavailable(..))) => Err(error.into()),
         Err(error @ BrokerError::MasterKey(_)) => Err(master_key_unusable().because(error)),
         Err(error) => Err(error.into()),
     }

@@ -43,6 +43,13 @@ impl Metrics {
             "Entries of this replica's journal that wait for Postgres or for JFrog."
         );
         metrics::describe_gauge!("token_broker_chains", "Chains by state.");
+        metrics::describe_gauge!("token_broker_data_keys", "Data keys: those that seal, and old ones.");
+        metrics::describe_gauge!("token_broker_reseal_rows", "Rows of teams with old data keys: sealed anew, or left to be.");
+        metrics::describe_gauge!(
+            "token_broker_rewrap_keys_left",
+            "Data keys that are still to be wrapped by another master key."
+        );
+        metrics::describe_counter!("token_broker_resealed_rows_total", "Rows that this replica sealed with a new data key.");
         metrics::describe_gauge!(
             "token_broker_soonest_expiry_seconds",
             "Until the first access token of a chain in this state expires."
@@ -65,6 +72,13 @@ pub(super) async fn metrics(State(state): State<ApiState>, Extension(recorder): 
                 gauge!("token_broker_soonest_expiry_seconds", "state" => known).set(seconds);
             }
         }
+    }
+    if let Ok((rotation, rewrap_left)) = state.broker.key_gauges().await {
+        gauge!("token_broker_data_keys", "state" => "current").set((rotation.keys - rotation.old_keys) as f64);
+        gauge!("token_broker_data_keys", "state" => "old").set(rotation.old_keys as f64);
+        gauge!("token_broker_reseal_rows", "state" => "done").set((rotation.rows - rotation.rows_left) as f64);
+        gauge!("token_broker_reseal_rows", "state" => "left").set(rotation.rows_left as f64);
+        gauge!("token_broker_rewrap_keys_left").set(rewrap_left as f64);
     }
     recorder.0.run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorder.0.render())

@@ -3,6 +3,7 @@
 mod audit;
 mod caller;
 mod docs;
+mod encryption_keys;
 mod examples;
 mod extract;
 mod health;
@@ -30,6 +31,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use audit::AuditEvent;
 pub use docs::openapi_json;
+pub use encryption_keys::EncryptionKeys;
 pub use limits::Rates;
 pub use listen::Listeners;
 pub use metrics::Metrics;
@@ -95,6 +97,12 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(platform_keys::list_platform_keys, platform_keys::create_platform_key))
         .routes(routes!(platform_keys::delete_platform_key))
         .routes(routes!(audit::list_audit))
+        .routes(routes!(encryption_keys::get_encryption_keys))
+        .routes(routes!(encryption_keys::list_data_keys))
+        .routes(routes!(encryption_keys::rotate_data_keys))
+        .routes(routes!(encryption_keys::rewrap_data_keys))
+        .routes(routes!(encryption_keys::retire_master_key))
+        .routes(routes!(encryption_keys::forget_journal))
         .routes(routes!(whoami::whoami))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use crate::{
     broker::{BrokerError, IssueError, RefreshError, RegisterError},
+    crypto::MasterKeyError,
     identity::Refusal,
     store::StoreError,
 };
@@ -217,6 +218,17 @@ impl From<BrokerError> for Problem {
                     "An admin has locked this token, or its whole team, down: nothing is handed out until the lockdown is ended.";
                 Self::new(StatusCode::CONFLICT, "locked-down", "Locked down", detail).because(reason)
             }
+            BrokerError::KeyInUse { .. } => {
+                Self::new(StatusCode::CONFLICT, "key-in-use", "Key in use", format!("The {}.", reason.clone())).because(reason)
+            }
+            BrokerError::KeyNotEverywhere { .. } => {
+                let detail = format!("The {reason}. Give it to every replica first, in the second place; then put it first.");
+                Self::new(StatusCode::CONFLICT, "key-not-everywhere", "Key not everywhere", detail).because(reason)
+            }
+            BrokerError::JournalAlive(_) => {
+                Self::new(StatusCode::CONFLICT, "journal-in-use", "Journal in use", format!("The {}.", reason.clone()))
+                    .because(reason)
+            }
             BrokerError::Invalid { field, message } => Self::invalid(vec![FieldError { field: field.to_owned(), message }]),
             BrokerError::InvalidFields(fields) => {
                 Self::invalid(fields.into_iter().map(|(field, message)| FieldError { field, message }).collect())
@@ -225,6 +237,11 @@ impl From<BrokerError> for Problem {
                 tracing::warn!(error = reason, "Postgres is not available");
                 let detail = "The database cannot be reached: nothing was changed or spent.";
                 Self::unavailable("database-unavailable", "Database unavailable", detail, reason, Duration::from_secs(2))
+            }
+            BrokerError::MasterKey(MasterKeyError::Unavailable(..)) => {
+                tracing::warn!(error = reason, "the key service is not available");
+                let detail = "The service that keeps the master key cannot be asked: nothing was changed or spent.";
+                Self::unavailable("key-service-unavailable", "Key service unavailable", detail, reason, Duration::from_secs(5))
             }
             BrokerError::JfrogUnavailable { detail, retry_after } => {
                 let text = format!("JFrog cannot be reached, or refuses for now: {detail}");

@@ -4,18 +4,16 @@ use std::sync::PoisonError;
 
 use uuid::Uuid;
 
-use super::{Broker, Parts, blocking};
+use super::{Broker, Parts, blocking, keys::JournalKey};
 use crate::{
     actor::Actor,
-    crypto::Key,
     journal::{Header, Prepared},
     store::Attempt,
 };
 
 impl Broker {
     /// Makes the entry at its full size and on disk.
-    pub(super) async fn prepare_entry(&self, attempt: &Attempt, key: &Key, actor: &Actor) -> std::io::Result<Prepared> {
-        let wrapped = self.keys.master().wrap(attempt.id, key);
+    pub(super) async fn prepare_entry(&self, attempt: &Attempt, key: &JournalKey, actor: &Actor) -> std::io::Result<Prepared> {
         let header = Header {
             attempt_id: attempt.id,
             team_id: attempt.team_id,
@@ -26,9 +24,10 @@ impl Broker {
             begun_at: attempt.begun_at,
             asked: attempt.asked.clone(),
             actor: actor.name.clone(),
-            key_id: key.id().to_owned(),
-            master_key_id: wrapped.master_key_id,
-            wrapped_key: hex::encode(wrapped.sealed.as_bytes()),
+            key_id: key.key.id().to_owned(),
+            key_owner: Some(Uuid::nil()),
+            master_key_id: key.wrapped.master_key_id.clone(),
+            wrapped_key: hex::encode(key.wrapped.sealed.as_bytes()),
         };
         let journal = self.journal.clone();
         blocking(move || journal.prepare(&header)).await

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::{
     crypto::{MasterKeyError, OpenError},
     identity::Refusal,
@@ -55,6 +57,25 @@ pub enum BrokerError {
     /// A team that still has tokens.
     #[error("the team still has tokens")]
     TeamInUse,
+    /// A master key that cannot be retired.
+    #[error("master key {id} is needed by: {}", .needs.join("; "))]
+    KeyInUse {
+        /// Which.
+        id: String,
+        /// What needs it.
+        needs: Vec<String>,
+    },
+    /// A master key that not every replica was given.
+    #[error("master key {id} is not in the list of the replicas with these journals: {}", .replicas.join(", "))]
+    KeyNotEverywhere {
+        /// Which.
+        id: String,
+        /// Their journals.
+        replicas: Vec<String>,
+    },
+    /// A journal whose replica is not away.
+    #[error("the replica of journal {0} has reported in the last quarter of an hour")]
+    JournalAlive(Uuid),
     /// The registration names an instance that is not configured any more.
     #[error("instance {0} is not configured")]
     UnknownInstance(String),

@@ -122,7 +122,8 @@ impl Broker {
                     tracing::warn!(%error, "a refresh met no Postgres");
                     return Advance::DatabaseUnavailable;
                 }
-                Err(error @ BrokerError::Journal(_)) => {
+                // Nothing was begun: there is no key to save a pair with.
+                Err(error @ (BrokerError::Journal(_) | BrokerError::MasterKey(_))) => {
                     tracing::error!(%error, "a refresh could not be begun");
                     return Advance::JournalUnavailable;
                 }

@@ -1,6 +1,15 @@
 //! The bridge between sealed bytes and open secrets: finds the right data key, and keeps it for a while.
+//!
+//! A key service may be away. What was unwrapped lately is in memory, for a bounded time; it is unwrapped anew at half of that time,
+//! in the background, so that an outage finds at least the other half.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use moka::future::Cache;
 use uuid::Uuid;
@@ -9,41 +18,91 @@ use zeroize::Zeroizing;
 use super::BrokerError;
 use crate::{
     crypto::{Key, MasterKeyError, MasterKeys, OpenError, Place},
-    secret::Sealed,
+    secret::{Sealed, Wrapped},
     store::{DataKeyRow, Store},
 };
 
-/// How long an unwrapped data key stays in memory.
-const KEPT: Duration = Duration::from_secs(600);
+/// How long it is believed which of its data keys a team seals with.
+pub(super) const CURRENT_FOR: Duration = Duration::from_secs(60);
 
-/// The master keys, and the data keys they unwrapped lately.
+/// An unwrapping in the background is not tried again sooner.
+const RENEW_AGAIN: Duration = Duration::from_secs(10);
+
+/// A key service is not asked more often whether it is there.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Data keys that are checked at once, at the start.
+const PAGE: i32 = 500;
+
+/// The master keys, and the keys they unwrapped lately.
 #[derive(Clone, Debug)]
 pub struct Keys {
     master: Arc<MasterKeys>,
-    by_id: Cache<Uuid, Arc<Key>>,
-    current: Cache<Uuid, Arc<Key>>,
+    /// How long an unwrapped key stays in memory.
+    kept: Duration,
+    /// By owner and id: teams' data keys, and those of journals.
+    opened: Cache<(Uuid, Uuid), Kept>,
+    /// Which of its data keys a team seals with.
+    current: Cache<Uuid, Uuid>,
+    /// What is being unwrapped anew, or was just tried.
+    renewing: Cache<Uuid, ()>,
+    /// What a key service's canary came to.
+    answered: Cache<String, Result<(), MasterKeyError>>,
+    journal: Arc<Mutex<Option<Arc<JournalKey>>>>,
+    /// The first master key was retired while this process ran.
+    first_retired: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    key: Arc<Key>,
+    since: Instant,
+}
+
+/// A key for journal entries, wrapped already: an entry must be openable before JFrog is called, key service or not.
+#[derive(Debug)]
+pub(super) struct JournalKey {
+    /// Seals the entries of this process for a while.
+    pub key: Key,
+    /// The same, for their headers.
+    pub wrapped: Wrapped,
+    since: Instant,
 }
 
 impl Keys {
-    /// Checks the master keys against their canaries (a key's first use makes one) and against what is wrapped by them.
+    /// Checks the master keys against their canaries (a key's first use makes one) and against what is wrapped by them. Unwrapped
+    /// keys stay in memory for `kept`.
     ///
     /// # Errors
-    /// A key that is needed is missing, or is not the one that was used under its id; or Postgres.
-    pub async fn open(master: MasterKeys, store: &Store) -> Result<Self, BrokerError> {
-        let cache = || Cache::builder().max_capacity(10_000).time_to_live(KEPT).build();
-        let keys = Self { master: Arc::new(master), by_id: cache(), current: cache() };
+    /// A key that is needed is missing, or is not the one that was used under its id, or was retired; or Postgres.
+    pub async fn open(master: MasterKeys, store: &Store, kept: Duration) -> Result<Self, BrokerError> {
+        let keys = Self {
+            master: Arc::new(master),
+            kept,
+            opened: Cache::builder().max_capacity(20_000).time_to_live(kept).build(),
+            current: Cache::builder().max_capacity(20_000).time_to_live(CURRENT_FOR).build(),
+            renewing: Cache::builder().max_capacity(20_000).time_to_live(RENEW_AGAIN).build(),
+            answered: Cache::builder().max_capacity(1_000).time_to_live(ASK_AGAIN).build(),
+            journal: Arc::default(),
+            first_retired: Arc::default(),
+        };
         keys.check_canaries(store).await?;
-        let known = store.canaries().await?;
-        for id in keys.master.ids().filter(|id| !known.iter().any(|(known, _)| known == id)) {
-            store.add_canary(id, &keys.master.canary(id)?).await?;
+        let known = store.master_keys().await?;
+        for id in keys.master.ids().filter(|id| !known.iter().any(|known| known.id == *id)) {
+            store.add_canary(id, &keys.master.canary(id).await?).await?;
         }
         // Another replica may have been first with another key of the same id.
         keys.check_canaries(store).await?;
+        if known.iter().any(|known| known.id == keys.master.first() && known.retired_at.is_some()) {
+            return Err(MasterKeyError::Retired(keys.master.first().to_owned()).into());
+        }
         for id in store.master_keys_in_use().await? {
-            if !keys.master.ids().any(|given| given == id) {
+            if !keys.master.has(&id) {
                 return Err(MasterKeyError::Missing(id).into());
             }
         }
+        keys.check_wrapped(store).await?;
+        keys.journal_key().await?;
         Ok(keys)
     }
 
@@ -52,24 +111,97 @@ impl Keys {
     /// # Errors
     /// It is not, or Postgres.
     pub async fn check_canaries(&self, store: &Store) -> Result<(), BrokerError> {
-        for (id, canary) in store.canaries().await? {
-            if self.master.ids().any(|given| given == id) {
-                self.master.check_canary(&id, &canary)?;
+        for row in store.master_keys().await? {
+            if self.master.has(&row.id) {
+                self.master.check_canary(&row.id, &row.canary).await?;
             }
         }
         Ok(())
     }
 
-    /// A new data key for a new team.
-    pub fn new_data_key(&self, team: Uuid) -> DataKeyRow {
-        let id = Uuid::new_v4();
-        let key = Key::generate_with_id(id.to_string());
-        DataKeyRow { id, wrapped: self.master.wrap(team, &key) }
+    /// The same for who asks often: a key service is asked once in a few seconds.
+    ///
+    /// # Errors
+    /// It is not, the key service cannot be asked, or Postgres.
+    pub(super) async fn ready(&self, store: &Store) -> Result<(), BrokerError> {
+        for row in store.master_keys().await?.into_iter().filter(|row| self.master.has(&row.id)) {
+            let check = self.master.check_canary(&row.id, &row.canary);
+            if self.master.is_local(&row.id) {
+                check.await?;
+            } else {
+                self.answered.get_with(row.id.clone(), check).await?;
+            }
+        }
+        Ok(())
     }
 
-    /// The master keys, for journal entries.
+    /// Whether every wrapped key opens: one that was truncated or swapped must not come to light in the middle of a night.
+    async fn check_wrapped(&self, store: &Store) -> Result<(), BrokerError> {
+        let mut after = Uuid::nil();
+        loop {
+            let page = store.wrapped_keys("", after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.id;
+            // One in a key service is told by its canary: ten thousand calls would make a start last for minutes.
+            for key in page.into_iter().filter(|key| self.master.is_local(&key.wrapped.master_key_id)) {
+                self.master.unwrap(key.owner, &key.id.to_string(), &key.wrapped).await?;
+            }
+        }
+    }
+
+    /// A new data key for a team.
+    ///
+    /// # Errors
+    /// The master key cannot be had.
+    pub async fn new_data_key(&self, team: Uuid) -> Result<DataKeyRow, BrokerError> {
+        let id = Uuid::now_v7();
+        let key = Key::generate_with_id(id.to_string());
+        Ok(DataKeyRow { id, wrapped: self.master.wrap(self.master.first(), team, &key).await? })
+    }
+
+    /// The master keys.
     pub fn master(&self) -> &MasterKeys {
         &self.master
+    }
+
+    /// A key for journal entries. Nothing is asked of a key service while there is one in memory.
+    ///
+    /// # Errors
+    /// The master key cannot be had, and there is none.
+    pub(super) async fn journal_key(&self) -> Result<Arc<JournalKey>, BrokerError> {
+        if self.first_retired.load(Ordering::SeqCst) {
+            return Err(MasterKeyError::Retired(self.master.first().to_owned()).into());
+        }
+        let there = self.journal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(there) = there.filter(|key| key.since.elapsed() < self.kept) else { return self.new_journal_key().await };
+        if there.since.elapsed() > self.kept / 2 {
+            let keys = self.clone();
+            self.renew(Uuid::nil(), async move { keys.new_journal_key().await.map(drop) }).await;
+        }
+        Ok(there)
+    }
+
+    /// From now on nothing is wrapped for the journal, so nothing is spent either.
+    pub(super) fn stop_wrapping(&self) {
+        self.first_retired.store(true, Ordering::SeqCst);
+    }
+
+    async fn new_journal_key(&self) -> Result<Arc<JournalKey>, BrokerError> {
+        let (since, key) = (Instant::now(), Key::generate());
+        let wrapped = self.master.wrap(self.master.first(), Uuid::nil(), &key).await?;
+        let made = Arc::new(JournalKey { key, wrapped, since });
+        *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Unwraps a key that a journal entry carries.
+    ///
+    /// # Errors
+    /// The master key cannot be had, or does not open it.
+    pub(super) async fn carried_key(&self, owner: Uuid, id: &str, wrapped: &Wrapped) -> Result<Arc<Key>, BrokerError> {
+        let place = (owner, id.parse().map_err(|_| OpenError::Format)?);
+        let unwrap = async { Ok(Kept { since: Instant::now(), key: Arc::new(self.master.unwrap(owner, id, wrapped).await?) }) };
+        Ok(self.opened.try_get_with(place, unwrap).await.map_err(told_again)?.key)
     }
 
     /// Seals for the team, with its current data key.
@@ -85,12 +217,17 @@ impl Keys {
     /// # Errors
     /// The key cannot be had.
     pub async fn sealing_key(&self, store: &Store, team: Uuid) -> Result<Arc<Key>, BrokerError> {
-        if let Some(key) = self.current.get(&team).await {
-            return Ok(key);
-        }
-        let key = self.fetch(store, team, None).await?;
-        self.current.insert(team, Arc::clone(&key)).await;
-        Ok(key)
+        let current = async {
+            let row = store.data_key(team, None).await?;
+            row.map(|row| row.id).ok_or_else(|| BrokerError::NotFound("data key".into()))
+        };
+        let id = self.current.try_get_with(team, current).await.map_err(told_again)?;
+        self.data_key(store, team, id).await
+    }
+
+    /// Another data key took the place of the one that was believed to be the team's current.
+    pub(super) async fn look_again(&self, team: Uuid) {
+        self.current.invalidate(&team).await;
     }
 
     /// Opens what was sealed for the team at this place.
@@ -105,20 +242,54 @@ impl Keys {
         sealed: &Sealed,
     ) -> Result<Zeroizing<String>, BrokerError> {
         let id: Uuid = sealed.key_id()?.parse().map_err(|_| OpenError::Format)?;
-        let key = match self.by_id.get(&id).await {
-            Some(key) => key,
-            None => {
-                let key = self.fetch(store, team, Some(id)).await?;
-                self.by_id.insert(id, Arc::clone(&key)).await;
-                key
-            }
-        };
-        let plain = key.open(place, sealed)?;
+        let plain = self.data_key(store, team, id).await?.open(place, sealed)?;
         Ok(Zeroizing::new(std::str::from_utf8(&plain).map_err(|_| OpenError::Format)?.to_owned()))
     }
 
-    async fn fetch(&self, store: &Store, team: Uuid, id: Option<Uuid>) -> Result<Arc<Key>, BrokerError> {
-        let row = store.data_key(team, id).await?.ok_or_else(|| BrokerError::NotFound("data key".into()))?;
-        Ok(Arc::new(self.master.unwrap(team, &row.id.to_string(), &row.wrapped)?))
+    async fn data_key(&self, store: &Store, team: Uuid, id: Uuid) -> Result<Arc<Key>, BrokerError> {
+        let fetched = self.opened.try_get_with((team, id), self.fetch(store, team, id)).await.map_err(told_again)?;
+        if fetched.since.elapsed() > self.kept / 2 {
+            let (keys, store) = (self.clone(), store.clone());
+            let renewed = async move {
+                let kept = keys.fetch(&store, team, id).await?;
+                keys.opened.insert((team, id), kept).await;
+                Ok(())
+            };
+            self.renew(id, renewed).await;
+        }
+        Ok(fetched.key)
     }
+
+    async fn fetch(&self, store: &Store, team: Uuid, id: Uuid) -> Result<Kept, BrokerError> {
+        let since = Instant::now();
+        let row = store.data_key(team, Some(id)).await?.ok_or_else(|| BrokerError::NotFound("data key".into()))?;
+        Ok(Kept { since, key: Arc::new(self.master.unwrap(team, &id.to_string(), &row.wrapped).await?) })
+    }
+
+    /// Does it in the background, unless that was just tried.
+    async fn renew(&self, what: Uuid, work: impl Future<Output = Result<(), BrokerError>> + Send + 'static) {
+        if self.renewing.entry(what).or_insert(()).await.is_fresh() {
+            tokio::spawn(async move {
+                if let Err(error) = work.await {
+                    tracing::warn!(%error, "a key could not be unwrapped anew; the one in memory serves until its time is over");
+                }
+            });
+        }
+    }
+
+    /// Drops what is past its time from memory: a cache that nobody asks does not do so by itself.
+    pub(super) async fn forget_what_is_over(&self) {
+        self.opened.run_pending_tasks().await;
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.take_if(|key| key.since.elapsed() >= self.kept);
+    }
+}
+
+/// The same for another who waited for the same key.
+fn told_again(shared: Arc<BrokerError>) -> BrokerError {
+    Arc::try_unwrap(shared).unwrap_or_else(|shared| match &*shared {
+        BrokerError::Store(error) => BrokerError::Store(error.told_again()),
+        BrokerError::MasterKey(error) => BrokerError::MasterKey(error.clone()),
+        other => BrokerError::NotFound(other.to_string()),
+    })
 }

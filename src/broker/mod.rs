@@ -7,6 +7,7 @@ mod copy;
 mod create;
 mod delete;
 mod doubt;
+mod encryption_keys;
 mod entry;
 mod errors;
 mod give_back;
@@ -26,6 +27,9 @@ mod refresh;
 mod rejected;
 mod replay;
 mod revoke_handed_out;
+mod report;
+mod reseal;
+mod rewrap;
 mod rotate;
 mod sealing;
 mod sessions;
@@ -50,6 +54,7 @@ use uuid::Uuid;
 pub use audit_chain::{AuditChain, Closed, Pruned, Verified, newest_checkpoint};
 pub use copy::{Recognised, recognise};
 pub use create::{CreateToken, Settings as TokenSettings};
+pub use encryption_keys::{KeyStatus, MasterKeyState, MasterKeyStatus};
 pub use errors::{BrokerError, RefreshError, RegisterError};
 pub use import::ImportToken;
 pub use issue::{IssueChild, IssueError, Issued};
@@ -59,6 +64,9 @@ pub use platform::NewKey;
 pub use recreate::RecreateToken;
 pub use refresh::{Ask, HandedOut, Warning};
 pub use revoke_handed_out::RevokedHandedOut;
+pub use report::report_journal;
+pub use reseal::Resealed;
+pub use rewrap::Rewrapped;
 pub use sessions::Begun;
 pub use trust_rules::{ExplainOf, Explained, Explanation, TrustRule};
 pub use webhooks::WEBHOOK_EVENTS;
@@ -248,7 +256,7 @@ impl Parts {
     /// The failing part.
     pub async fn ready(&self) -> Result<(), BrokerError> {
         self.store.promptly(|store| async move { store.ping().await }).await?;
-        self.keys.check_canaries(&self.store).await?;
+        self.keys.ready(&self.store).await?;
         self.not_frozen()
     }
 

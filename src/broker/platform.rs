@@ -37,7 +37,7 @@ impl Broker {
     ) -> Result<TeamRow, BrokerError> {
         caller.authorise_platform()?;
         let id = Uuid::now_v7();
-        let key = self.keys.new_data_key(id);
+        let key = self.keys.new_data_key(id).await?;
         self.store.create_team(id, name.as_str(), description, &key, actor).await.map_err(|error| taken(error, name))
     }
 

@@ -8,10 +8,9 @@ use time::OffsetDateTime;
 use tokio::{sync::broadcast, time::Instant};
 use uuid::Uuid;
 
-use super::{Broker, BrokerError, RefreshError, join::Advance};
+use super::{Broker, BrokerError, RefreshError, join::Advance, sealing::chain_place};
 use crate::{
     actor::Actor,
-    crypto::Place,
     identity::{Action, Caller, Role, Team},
     names::Name,
     secret::{AccessToken, ReferenceToken},
@@ -260,7 +259,7 @@ impl Broker {
         warning: Option<Warning>,
     ) -> Result<HandedOut, RefreshError> {
         let open = |column, sealed| async move {
-            let place = Place { table: "chains", row: found.chain_id, column, generation: found.chain_generation };
+            let place = chain_place(found.chain_id, column, found.chain_generation);
             self.keys.open_sealed(&self.store, team.id, place, sealed).await
         };
         let sealed = found.access_token.as_ref().ok_or_else(|| BrokerError::NotFound("access token".into()))?;

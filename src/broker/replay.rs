@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     actor::Actor,
-    crypto::OpenError,
+    crypto::{MasterKeyError, OpenError},
     jfrog::{Bearer, Pair, Vitality, parse_pair},
     journal::{Entry, Header, Standing},
     secret::{Sealed, Wrapped},
@@ -29,11 +29,27 @@ type Views = HashMap<Uuid, Option<TokenView>>;
 /// How long a committed entry is kept against a failover that loses its last seconds.
 const KEPT: Duration = Duration::from_secs(86_400);
 
+/// After the key service could not be asked.
+const KEYS_AGAIN: Duration = Duration::from_secs(15);
+
 impl Broker {
     /// Compares every entry with its row: after a start, and when Postgres may have lost its last seconds.
     pub(super) async fn replay_journal(&self) -> Result<(), BrokerError> {
         self.replay_files(Standing::Committed).await?;
         self.replay_files(Standing::Pending).await
+    }
+
+    /// The same, once the key service is there too.
+    pub(super) async fn replay_when_keys_open(&self) -> Result<(), BrokerError> {
+        loop {
+            match self.replay_journal().await {
+                Err(BrokerError::MasterKey(MasterKeyError::Unavailable(..))) => tokio::select! {
+                    () = self.stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(KEYS_AGAIN) => {}
+                },
+                other => return other,
+            }
+        }
     }
 
     /// Commits what is pending and nobody has in hand, and removes what is old: now and then, for what went wrong meanwhile.
@@ -64,6 +80,7 @@ impl Broker {
             match self.replay(&entry, standing, &mut views).await {
                 Ok(()) => {}
                 Err(error @ BrokerError::Store(StoreError::Unavailable(_))) => return Err(error),
+                Err(error @ BrokerError::MasterKey(MasterKeyError::Unavailable(..))) => return Err(error),
                 Err(error @ BrokerError::Open(_)) => self.set_aside(entry.path(), &error).await?,
                 // Also a master key that is not in the list now: the entry waits for it.
                 Err(error) => tracing::error!(path = %entry.path().display(), %error, "a journal entry could not be replayed"),
@@ -92,13 +109,13 @@ impl Broker {
         if standing == Standing::Committed && !expected {
             return Ok(());
         }
-        let pair = self.open_entry(&entry.header, &attempt, body)?;
+        let pair = self.open_entry(&entry.header, &attempt, body).await?;
         if expected && !spends(&attempt.kind) && self.is_dead(&view, &pair).await {
             // Made beside the pair that is there, and away for so long that the sweep took it for an orphan.
             tracing::warn!(token = view.name, "a pair in the journal was revoked meanwhile: what is there stays");
         } else if expected {
             let key = self.keys.sealing_key(&self.store, attempt.team_id).await?;
-            let committed = self.commit(&attempt, &pair, &key, &Actor::system()).await?;
+            let committed = self.commit(&attempt, &pair, key, &Actor::system()).await?;
             views.remove(&view.id);
             tracing::warn!(token = view.name, ?committed, "a pair was committed from the journal");
             metrics::counter!("token_broker_journal_replays_total").increment(1);
@@ -121,12 +138,13 @@ impl Broker {
         self.jfrog.me(instance, &Bearer::Access(pair.access_token.clone())).await == Vitality::Dead
     }
 
-    fn open_entry(&self, header: &Header, attempt: &Attempt, body: &Sealed) -> Result<Pair, BrokerError> {
+    async fn open_entry(&self, header: &Header, attempt: &Attempt, body: &Sealed) -> Result<Pair, BrokerError> {
         let wrapped = Wrapped {
             master_key_id: header.master_key_id.clone(),
             sealed: Sealed::from_bytes(hex::decode(&header.wrapped_key).map_err(|_| OpenError::Format)?),
         };
-        let key = self.keys.master().unwrap(header.attempt_id, &header.key_id, &wrapped)?;
+        let owner = header.key_owner.unwrap_or(header.attempt_id);
+        let key = self.keys.carried_key(owner, &header.key_id, &wrapped).await?;
         let answer = key.open(entry_place(attempt, &entry_column(attempt)), body)?;
         let pair = parse_pair(&answer).map_err(|_| OpenError::Format)?;
         if pair.refresh_token.is_none() { Err(OpenError::Format.into()) } else { Ok(pair) }

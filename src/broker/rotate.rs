@@ -1,7 +1,10 @@
 //! Steps 3 to 7 of a refresh: begin an attempt, call JFrog once, journal, commit, wake. The same for every call that makes a
 //! pair: rotating, healing, creating. The order of the lines is the promise; change none without DESIGN.md beside it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use metrics::counter;
@@ -29,6 +32,9 @@ const NO_HEAL_FOR: Duration = Duration::from_secs(3600);
 
 /// Postgres itself ends a statement before that: if it has not answered by then, it is gone, and another is asked.
 const LONGEST_COMMIT: Duration = Duration::from_secs(20);
+
+/// Refuses what was sealed with a closed data key (migration `keys`).
+const SEALED_BY_OPEN_KEY: &str = "sealed_by_open_key";
 
 /// What is to be sent to JFrog.
 pub(super) enum Call {
@@ -87,9 +93,9 @@ impl Broker {
     async fn obtain_in_hand(&self, plan: Plan<'_>, id: Uuid, actor: &Actor) -> Result<Ended, BrokerError> {
         let view = plan.view;
         let instance = self.jfrog.instance(Some(&view.instance)).ok_or_else(|| unknown_instance(view))?;
-        let entry_key = Key::generate();
         // Everything that can fail cheaply comes first: never spend before you can save.
         self.not_frozen()?;
+        let entry_key = self.keys.journal_key().await?;
         let sealing_key = self.keys.sealing_key(&self.store, view.team_id).await?;
 
         let monotonic = Instant::now();
@@ -147,7 +153,7 @@ impl Broker {
         record(&plan, &outcome);
         fault::point(Point::Answered).await;
         match outcome {
-            Outcome::Applied(body) => self.keep(view, attempt, entry, (&entry_key, &sealing_key), body, actor).await,
+            Outcome::Applied(body) => self.keep(view, attempt, entry, (&entry_key.key, sealing_key), body, actor).await,
             Outcome::NotSent(detail) => self.not_sent(attempt, entry, detail, actor).await,
             Outcome::Rejected(rejection) => {
                 discard(entry).await;
@@ -168,7 +174,7 @@ impl Broker {
         view: &TokenView,
         attempt: Attempt,
         mut entry: Prepared,
-        (entry_key, sealing_key): (&Key, &Key),
+        (entry_key, sealing_key): (&Key, Arc<Key>),
         body: Zeroizing<Vec<u8>>,
         actor: &Actor,
     ) -> Result<Ended, BrokerError> {
@@ -233,13 +239,27 @@ impl Broker {
         &self,
         attempt: &Attempt,
         pair: &Pair,
-        key: &Key,
+        mut key: Arc<Key>,
         actor: &Actor,
     ) -> Result<Committed, BrokerError> {
-        let sealed = seal_pair(attempt, pair, key)?;
-        let patience = ExponentialBuilder::default().with_max_delay(Duration::from_secs(2)).without_max_times().with_jitter();
-        let commit = || self.store.ended_by(LONGEST_COMMIT, self.store.commit_pair(attempt, &sealed, actor));
-        Ok(commit.retry(patience).when(|error| matches!(error, StoreError::Unavailable(_))).await?)
+        loop {
+            let sealed = seal_pair(attempt, pair, &key)?;
+            let patience = ExponentialBuilder::default().with_max_delay(Duration::from_secs(2)).without_max_times().with_jitter();
+            let commit = || self.store.ended_by(LONGEST_COMMIT, self.store.commit_pair(attempt, &sealed, actor));
+            match commit.retry(patience).when(|error| matches!(error, StoreError::Unavailable(_))).await {
+                // This took so long that the key was closed meanwhile: the pair is sealed with the one that took its place.
+                Err(StoreError::InUse(constraint)) if constraint == SEALED_BY_OPEN_KEY => {
+                    self.keys.look_again(attempt.team_id).await;
+                    let current = self.keys.sealing_key(&self.store, attempt.team_id).await?;
+                    if current.id() == key.id() {
+                        return Err(StoreError::InUse(constraint).into());
+                    }
+                    tracing::warn!(old = key.id(), new = current.id(), "a pair is sealed anew: its data key was closed");
+                    key = current;
+                }
+                other => return Ok(other?),
+            }
+        }
     }
 
     async fn not_sent(&self, attempt: Attempt, entry: Prepared, detail: String, actor: &Actor) -> Result<Ended, BrokerError> {

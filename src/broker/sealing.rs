@@ -1,5 +1,7 @@
 //! Where a pair's secrets are sealed for: a chain's row and generation, a journal entry.
 
+use uuid::Uuid;
+
 use super::{BrokerError, Parts};
 use crate::{
     crypto::{self, Key, Place},
@@ -8,11 +10,16 @@ use crate::{
     store::{Attempt, ChainRow, NewPair, Replaced, TokenView},
 };
 
+/// Where one of a chain's secrets is sealed for.
+pub(super) fn chain_place(chain: Uuid, column: &'static str, generation: i64) -> Place<'static> {
+    Place { table: "chains", row: chain, column, generation }
+}
+
 impl Parts {
     /// The chain's access token, opened.
     pub(super) async fn open_access(&self, view: &TokenView, chain: &ChainRow) -> Result<AccessToken, BrokerError> {
         let sealed = chain.access_token.as_ref().ok_or_else(|| BrokerError::NotFound("access token".into()))?;
-        let place = Place { table: "chains", row: chain.id, column: "access_token", generation: chain.generation };
+        let place = chain_place(chain.id, "access_token", chain.generation);
         let open = self.keys.open_sealed(&self.store, view.team_id, place, sealed).await?;
         Ok(AccessToken::new(open.as_str()))
     }
@@ -24,7 +31,7 @@ impl Parts {
         chain: &ChainRow,
         replaced: &Replaced,
     ) -> Result<AccessToken, BrokerError> {
-        let place = Place { table: "chains", row: chain.id, column: "access_token", generation: replaced.generation };
+        let place = chain_place(chain.id, "access_token", replaced.generation);
         let open = self.keys.open_sealed(&self.store, view.team_id, place, &replaced.access_token).await?;
         Ok(AccessToken::new(open.as_str()))
     }
@@ -32,7 +39,7 @@ impl Parts {
     /// The chain's refresh token, opened.
     pub(super) async fn open_refresh(&self, view: &TokenView, chain: &ChainRow) -> Result<RefreshToken, BrokerError> {
         let sealed = chain.refresh_token.as_ref().ok_or_else(|| BrokerError::NotFound("refresh token".into()))?;
-        let place = Place { table: "chains", row: chain.id, column: "refresh_token", generation: chain.generation };
+        let place = chain_place(chain.id, "refresh_token", chain.generation);
         let open = self.keys.open_sealed(&self.store, view.team_id, place, sealed).await?;
         Ok(RefreshToken::new(open.as_str()))
     }
@@ -41,8 +48,7 @@ impl Parts {
 /// Seals a pair for the generation it will be committed as.
 pub(super) fn seal_pair(attempt: &Attempt, pair: &Pair, key: &Key) -> Result<NewPair, BrokerError> {
     let generation = attempt.spent_generation + 1;
-    let seal =
-        |column, text: &str| key.seal(Place { table: "chains", row: attempt.chain_id, column, generation }, text.as_bytes());
+    let seal = |column, text: &str| key.seal(chain_place(attempt.chain_id, column, generation), text.as_bytes());
     let refresh_token = pair.refresh_token.as_ref().ok_or_else(|| BrokerError::NotFound("refresh token".into()))?;
     Ok(NewPair {
         access_token: seal("access_token", pair.access_token.expose()),

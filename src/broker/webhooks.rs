@@ -182,7 +182,7 @@ fn signed(secret: &str, id: Uuid, sent_at: i64, body: &str) -> [(&'static str, S
 }
 
 /// Where a webhook's target is sealed for.
-fn target_place(webhook: Uuid) -> Place<'static> {
+pub(super) fn target_place(webhook: Uuid) -> Place<'static> {
     Place { table: "webhooks", row: webhook, column: "target", generation: 0 }
 }
 

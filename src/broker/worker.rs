@@ -14,7 +14,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::{Broker, BrokerError, settle::Settled};
+use super::{Broker, BrokerError, report::REPORT, settle::Settled};
 use crate::store::{Job, JobKind, Lane, Signals, TokenView};
 
 /// Jobs with tokens that run at once: what is due all at once must not flood JFrog.
@@ -39,7 +39,7 @@ impl Broker {
             ticks
         };
         // Made once: a timer made anew at each turn would never ring while signals keep coming.
-        let (mut jobs, mut journal) = (every(self.timing.poll), every(TEND_JOURNAL));
+        let (mut jobs, mut journal, mut report) = (every(self.timing.poll), every(TEND_JOURNAL), every(REPORT));
         let mut connected = false;
         loop {
             tokio::select! {
@@ -51,13 +51,15 @@ impl Broker {
                 }
                 () = self.left_behind.notified() => self.in_background(|broker| async move { broker.tend_journal().await }),
                 _ = journal.tick() => self.in_background(|broker| async move { broker.tend_journal().await }),
+                _ = report.tick() => self.in_background(|broker| async move { broker.report().await }),
                 signal = signals.recv() => match signal {
                     // Signals that were missed may have been a reconnect.
                     Ok(Signals::Connected) | Err(RecvError::Lagged(_)) => {
                         // The first one is the start, whose journal was compared before it was ready.
                         if std::mem::replace(&mut connected, true) {
                             *self.reconnected.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                            self.in_background(|broker| async move { broker.replay_journal().await });
+                            self.in_background(|broker| async move { broker.report().await });
+                            self.in_background(|broker| async move { broker.replay_when_keys_open().await });
                         }
                     }
                     Ok(Signals::Token(_)) => {}
@@ -71,7 +73,7 @@ impl Broker {
         let work = work(self.clone());
         self.spawn(async move {
             if let Err(error) = work.await {
-                tracing::warn!(%error, "the journal could not be compared with Postgres; it is tried again");
+                tracing::warn!(%error, "the journal could not be compared with Postgres, or reported; it is tried again");
             }
         });
     }
@@ -128,6 +130,8 @@ impl Broker {
             JobKind::Renew => self.with_token(job, async |view| self.renew_locked_down(view).await).await?,
             JobKind::Webhook => self.tell(job.subject).await?,
             JobKind::CloseAudit => self.close_audit().await?,
+            JobKind::Reseal if job.subject.is_nil() => self.rewrap_all().await?,
+            JobKind::Reseal => self.reseal_team(job.subject).await?,
         };
         match settled {
             Settled::Done => self.store.finish_job(job).await?,

@@ -18,7 +18,7 @@ use crate::{
     actor::Actor,
     api::{Metrics, Rates},
     broker::Timing,
-    config::{Database, Identities, Settings},
+    config::{Database, Identities, KEYS_KEPT, Settings},
     crypto::{self, MasterKeys},
     dev::{
         demo, keep_private,
@@ -98,7 +98,13 @@ async fn start(dir: &Path, options: &DevOptions) -> anyhow::Result<Parts> {
 fn settings(dir: &Path, options: &DevOptions, database_url: &str, simulator: &Simulator) -> anyhow::Result<Settings> {
     let connect: PgConnectOptions = database_url.parse()?;
     Ok(Settings {
-        database: Database { migrate: connect.clone(), connect, connections: 10, master_keys: master_keys(dir)? },
+        database: Database {
+            migrate: connect.clone(),
+            connect,
+            connections: 10,
+            master_keys: master_keys(dir)?,
+            keys_kept: KEYS_KEPT,
+        },
         listen: free(options.listen),
         ops_listen: free(options.ops_listen),
         instances: vec![Instance { name: "main".to_owned(), url: simulator.url() }],

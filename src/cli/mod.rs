@@ -4,6 +4,7 @@ mod audit;
 pub mod create_admin_key;
 mod dev;
 mod health;
+mod keys;
 pub mod serve;
 
 use std::{net::SocketAddr, process::ExitCode};
@@ -32,6 +33,9 @@ enum Command {
     /// Asks the audit, and looks after it.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Shows, rotates, re-wraps and retires encryption keys.
+    #[command(subcommand)]
+    Keys(Box<keys::KeysCommand>),
     /// Prints the OpenAPI document.
     Openapi,
     /// The simulated JFrog alone, its faults controllable over HTTP under /_sim/.
@@ -67,6 +71,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(options) => dev::run(&options).await?,
         Command::CreateAdminKey(options) => create_admin_key::run(&options).await?,
         Command::Audit(command) => return audit::run(&command).await,
+        Command::Keys(command) => keys::run(&command).await?,
         Command::Health(options) => health::run(&options).await?,
         Command::Openapi => print!("{}", api::openapi_json()?),
         Command::Simulator { listen } => {

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     api::{ApiState, Listeners, Metrics},
-    broker::{Broker, Keys, Others, recognise},
+    broker::{Broker, Keys, Others, recognise, report_journal},
     config::{Database, LogFormat, ServeOptions, Settings},
     identity::{Authentication, Issuers},
     jfrog::Jfrog,
@@ -71,7 +71,8 @@ pub(super) async fn open(database: Database) -> anyhow::Result<(Store, Keys)> {
     store::migrate(database.migrate).await.context("DATABASE_URL: the database cannot be reached or migrated")?;
     let store =
         Store::connect(database.connect, database.connections).await.context("DATABASE_URL: connecting as token_broker_app")?;
-    let keys = Keys::open(database.master_keys, &store).await.context("TOKEN_BROKER_MASTER_KEYS is not usable")?;
+    let keys =
+        Keys::open(database.master_keys, &store, database.keys_kept).await.context("TOKEN_BROKER_MASTER_KEYS is not usable")?;
     Ok((store, keys))
 }
 
@@ -93,6 +94,7 @@ pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Resu
 
     let (store, keys) = open(settings.database).await?;
     let journal = Journal::open(&settings.journal_dir).context("TOKEN_BROKER_JOURNAL_DIR is not usable")?;
+    report_journal(&keys, &store, &journal).await?;
     let recognised = recognise(&store, &journal, settings.adopt).await?;
     let jfrog = Jfrog::new(settings.instances, &settings.route, settings.timing.jfrog_timeout)?;
     let identities = settings.identities;

@@ -38,7 +38,7 @@ pub struct Place<'a> {
 }
 
 /// Why sealed bytes did not open. None of them says anything about the plaintext.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// Not this format: truncated, or of a later version.
     #[error("the sealed value is damaged or of an unknown version")]
@@ -49,6 +49,9 @@ pub enum OpenError {
     /// The key has the right name and is not the one.
     #[error("the key with this id is not the one that sealed the value")]
     WrongKey,
+    /// A key service does not open it: its words.
+    #[error("the key service refuses it: {0}")]
+    Refused(String),
     /// The bytes or the place were changed.
     #[error("the sealed value was changed, or moved from its place")]
     Tampered,
@@ -156,15 +159,21 @@ impl Key {
     }
 
     fn derive(&self, salt: &[u8]) -> (RandomizedNonceKey, [u8; COMMITMENT]) {
+        let okm = self.okm(salt);
+        let (key, commitment) = okm.split_at(32);
+        let key = RandomizedNonceKey::new(&AES_256_GCM, key).expect("32 bytes are an AES-256 key");
+        (key, commitment.try_into().expect("the other 32 bytes"))
+    }
+
+    /// The key of one value, and its commitment behind it.
+    pub(super) fn okm(&self, salt: &[u8]) -> Zeroizing<[u8; 64]> {
         let mut okm = Zeroizing::new([0; 64]);
         hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
             .extract(self.bytes.as_slice())
             .expand(&[b"token-broker sealed value, version 1"], PairOf64)
             .and_then(|out| out.fill(okm.as_mut_slice()))
             .expect("64 bytes are well below HKDF's limit");
-        let (key, commitment) = okm.split_at(32);
-        let key = RandomizedNonceKey::new(&AES_256_GCM, key).expect("32 bytes are an AES-256 key");
-        (key, commitment.try_into().expect("the other 32 bytes"))
+        okm
     }
 }
 
@@ -188,7 +197,7 @@ impl Sealed {
     }
 }
 
-fn associated_data(header: &[u8], place: Place<'_>) -> Vec<u8> {
+pub(super) fn associated_data(header: &[u8], place: Place<'_>) -> Vec<u8> {
     let generation = place.generation.to_be_bytes();
     let fields: [&[u8]; 5] = [header, place.table.as_bytes(), place.row.as_bytes(), place.column.as_bytes(), &generation];
     // Each field behind its length: no two different places give the same bytes.

@@ -5,7 +5,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 
 use reqwest::Url;
 
-use super::{Route, client};
+use super::{Route, client, why};
 
 /// A server that does not take a post in this time did not take it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -99,9 +99,7 @@ impl Courier {
         match request.send().await {
             Ok(answer) if answer.status().is_success() => Ok(()),
             Ok(answer) => Err(format!("it answered {}", answer.status().as_u16())),
-            Err(error) if error.is_timeout() => Err("it did not answer in time".to_owned()),
-            Err(error) if error.is_connect() => Err("it could not be connected to".to_owned()),
-            Err(_) => Err("the connection broke off".to_owned()),
+            Err(error) => Err(why(&error)),
         }
     }
 }

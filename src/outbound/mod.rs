@@ -20,6 +20,16 @@ pub struct Route {
     pub proxy: Option<String>,
 }
 
+/// What went wrong with a call, without its URL, which may hold a secret.
+pub fn why(error: &reqwest::Error) -> String {
+    let what = match () {
+        () if error.is_timeout() => "it did not answer in time",
+        () if error.is_connect() => "it could not be connected to",
+        () => "the connection broke off",
+    };
+    what.to_owned()
+}
+
 /// A client for calls that must not share a connection: a stale keep-alive socket would make an outcome unknown.
 ///
 /// # Errors

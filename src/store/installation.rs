@@ -1,9 +1,8 @@
-//! Which installation this is, and the canaries of its master keys.
+//! Which installation this is.
 
 use uuid::Uuid;
 
 use super::{Result, Store};
-use crate::secret::Sealed;
 
 /// Which installation a database belongs to.
 #[derive(Clone, Debug)]
@@ -48,38 +47,6 @@ impl Store {
         .execute(&self.pool)
         .await?;
         Ok(())
-    }
-
-    /// The canaries of all master keys ever used.
-    ///
-    /// # Errors
-    /// Postgres.
-    pub async fn canaries(&self) -> Result<Vec<(String, Sealed)>> {
-        let rows = sqlx::query!("select id, canary from master_keys").fetch_all(&self.pool).await?;
-        Ok(rows.into_iter().map(|row| (row.id, Sealed::from_bytes(row.canary))).collect())
-    }
-
-    /// Keeps the canary of a master key's first use.
-    ///
-    /// # Errors
-    /// Postgres.
-    pub async fn add_canary(&self, id: &str, canary: &Sealed) -> Result<()> {
-        sqlx::query!(
-            "insert into master_keys (id, canary) values ($1, $2) on conflict on constraint master_keys_pkey do nothing",
-            id,
-            canary.as_bytes()
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
-    /// Which master keys some data key needs.
-    ///
-    /// # Errors
-    /// Postgres.
-    pub async fn master_keys_in_use(&self) -> Result<Vec<String>> {
-        Ok(sqlx::query_scalar!(r#"select id as "id!" from master_keys_in_use() as used(id)"#).fetch_all(&self.pool).await?)
     }
 
     /// Chains by state over all teams, with the seconds until the first of them expires.

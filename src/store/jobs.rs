@@ -25,6 +25,8 @@ pub enum JobKind {
     Webhook,
     /// Close what was written to the audit since. The subject is nil: there is one such job.
     CloseAudit,
+    /// Rotate a data key and seal its rows anew. The subject is the team; nil: wrap all keys by another master key.
+    Reseal,
 }
 
 /// Which places of the worker a job takes: ten thousand errands must not stand before one token in doubt.

@@ -13,16 +13,20 @@ mod data_keys;
 mod hand_out;
 mod installation;
 mod jobs;
+mod journals;
 mod lockdowns;
+mod master_keys;
 mod notify;
 mod registrations;
 mod revocations;
+mod sealed_rows;
 mod sessions;
 mod teams;
 mod token_view;
 mod tokens;
 mod trust_rules;
 mod webhooks;
+mod wrapped_keys;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -42,19 +46,23 @@ pub use audit_batches::{AuditAhead, AuditBatchRow, AuditText};
 pub use audit_prune::{AuditPruning, Prunable};
 pub use chains::Lost;
 pub use children::{ChildRow, ChildState, IssuedChild, NewChild, NotIssued};
-pub use data_keys::DataKeyRow;
+pub use data_keys::{DataKeyRow, ListedDataKey, OldDataKey, ResealProgress};
 pub use hand_out::{HandOut, HandOutRule};
 pub use installation::Installation;
 pub use jobs::{Job, JobKind, Lane};
+pub use journals::JournalRow;
 pub use lockdowns::{LockdownRow, NewLockdown, SessionsRow};
+pub use master_keys::MasterKeyRow;
 pub use notify::Signals;
 pub use registrations::{NewToken, TokenChanges};
 pub use revocations::{GivenUp, Told};
+pub use sealed_rows::{SealedChain, SealedValue, SingleValued};
 pub use sessions::{GrantRow, NewSession, PresentedSessionRow};
 pub use teams::TeamRow;
 pub use token_view::{AttemptRow, ChainRow, ChainState, Letter, Replaced, TokenState, TokenView};
 pub use trust_rules::{Claims, IssuerRuleRow, NewTrustRule, TrustRuleRow};
 pub use webhooks::{NewWebhook, Notice, WebhookRow};
+pub use wrapped_keys::{Holder, WrappedCount, WrappedKey};
 
 /// How long somebody who waits for Postgres alone waits at most.
 const PROMPT: Duration = Duration::from_secs(5);

@@ -53,6 +53,13 @@ const TABLE: &[(&str, &str, [u16; 9])] = &[
     ("delete", "/teams/{team}/webhooks/{name}", [401, 403, 403, 403, 204, 404, 204, 403, 403]),
     ("post", "/teams/{team}/webhooks/{name}/test", [401, 403, 403, 403, 202, 404, 202, 403, 403]),
     ("get", "/audit", [401, 403, 403, 403, 200, 404, 200, 403, 403]),
+    ("get", "/encryption-keys", [401, 403, 403, 403, 403, 403, 200, 403, 403]),
+    ("get", "/encryption-keys/data-keys", [401, 403, 403, 403, 403, 403, 200, 403, 403]),
+    ("post", "/encryption-keys/rotate", [401, 403, 403, 403, 403, 403, 202, 403, 403]),
+    ("post", "/encryption-keys/rewrap", [401, 403, 403, 403, 403, 403, 202, 403, 403]),
+    // The one that is there wraps; the journal's replica is not away.
+    ("post", "/encryption-keys/retire", [401, 403, 403, 403, 403, 403, 409, 403, 403]),
+    ("post", "/encryption-keys/forget-journal", [401, 403, 403, 403, 403, 403, 409, 403, 403]),
     ("get", "/platform/keys", [401, 403, 403, 403, 403, 403, 200, 403, 403]),
     ("post", "/platform/keys", [401, 403, 403, 403, 403, 403, 201, 403, 403]),
     ("delete", "/platform/keys/{name}", [401, 403, 403, 403, 403, 403, 204, 403, 403]),
@@ -93,6 +100,8 @@ async fn attempt(world: &World, client: &Client, role: &str, method: &str, path:
         ("post", "/teams/{team}/webhooks") => json!({"name": format!("new-{role}"), "url": HOOKS}),
         ("post", "/teams/{team}/trust-rules/explain") => json!({"claims": {}}),
         ("post", "/teams" | "/platform/keys") => json!({"name": format!("new-{role}")}),
+        ("post", "/encryption-keys/retire") => json!({"id": "k1"}),
+        ("post", "/encryption-keys/forget-journal") => json!({"journal": app.journal_id()}),
         ("post" | "patch", _) => json!({}),
         _ => Value::Null,
     };

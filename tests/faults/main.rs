@@ -16,6 +16,7 @@ mod orphans;
 mod outage;
 mod postgres;
 mod races;
+mod resealing;
 mod running_jobs;
 mod scoreboard;
 mod secrecy;

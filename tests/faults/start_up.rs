@@ -50,3 +50,60 @@ async fn sigterm_finishes_what_was_begun_and_exits_with_0() {
     assert!(ended.await.expect("it ends"), "exit code 0");
     assert_eq!(app.database.count("select count(*) from attempts").await, 0, "no attempt is left behind");
 }
+
+#[tokio::test]
+async fn swapped_and_truncated_keys_are_refused_by_their_ids() {
+    let mut app = TestApp::start().await;
+    let one = app.master_keys.clone();
+    app.stop().await;
+    let two = some_master_key("k2");
+    app.master_keys = format!("{one},{two}");
+    app.start_again().await;
+    app.stop().await;
+    let bytes = |entry: &str| entry.split_once(':').expect("a key").1.to_owned();
+    let journal = tempfile::tempdir().expect("a directory");
+    let swapped = refusal(&app, &format!("k1:{},k2:{}", bytes(&two), bytes(&one)), &journal).await;
+    assert!(swapped.contains("master key k1 is not the key") || swapped.contains("master key k2 is not the key"), "{swapped}");
+    for cut in [1, 4, 43] {
+        let short = &one[..one.len() - cut];
+        let error = token_broker::crypto::MasterKeys::parse(short).expect_err("refused").to_string();
+        assert!(error.contains("master key k1") && !error.contains(&bytes(short)) || bytes(short).is_empty(), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_data_key_is_refused_by_its_id() {
+    let mut app = TestApp::start().await;
+    app.register("deploy").await;
+    app.stop().await;
+    let id = app.database.text("select id::text from data_keys").await;
+    for damage in ["substring(wrapped for 40)", "set_byte(wrapped, 90, get_byte(wrapped, 90) # 1)", "''"] {
+        app.database.run(&format!("create table kept as select * from data_keys; update data_keys set wrapped = {damage}")).await;
+        let refused = app.refused_to_start().await;
+        assert!(refused.contains(&format!("data key {id} does not open with its master key k1")), "{damage}: {refused}");
+        app.database.run("update data_keys d set wrapped = k.wrapped from kept k where k.id = d.id; drop table kept").await;
+    }
+    app.start_again().await;
+    app.ci.refresh("deploy", json!({})).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_pair_in_the_journal_whose_master_key_is_missing_is_not_passed_over() {
+    let mut app = TestApp::start().await;
+    app.register("deploy").await;
+    app.stop().await;
+    for file in std::fs::read_dir(app.journal.path()).expect("the journal").flatten().map(|file| file.path()) {
+        if file.extension().is_some_and(|extension| extension == "committed") {
+            std::fs::rename(&file, file.with_extension("pending")).expect("renames");
+        }
+    }
+    let other_key = some_master_key("k9");
+    let mut other = TestApp::start_changed(move |settings| {
+        settings.database.master_keys = token_broker::crypto::MasterKeys::parse(&other_key).expect("a key");
+    })
+    .await;
+    other.stop().await;
+    other.journal = app.journal;
+    let refused = other.refused_to_start().await;
+    assert!(refused.contains("master key k1 is needed and is not in the list: it opens 2 entries of the journal"), "{refused}");
+}

@@ -17,7 +17,7 @@ use token_broker::{
     api::Rates,
     broker::Timing,
     cli::{create_admin_key, serve},
-    config::{Database, Identities, Settings},
+    config::{Database, Identities, KEYS_KEPT, Settings},
     crypto::{self, MasterKeys},
     dev::simulator::Simulator,
     identity::IssuerSettings,
@@ -147,6 +147,18 @@ impl TestApp {
         self.start_again_with(false).await;
     }
 
+    /// Other settings at its next starts.
+    pub fn change(&mut self, changed: impl Fn(&mut Settings) + Send + Sync + 'static) {
+        self.changed = Box::new(changed);
+    }
+
+    /// What it says instead of starting on the same database and journal.
+    pub async fn refused_to_start(&self) -> String {
+        let mut settings = settings(&self.database, &self.simulator, &self.journal, &self.master_keys);
+        (self.changed)(&mut settings);
+        format!("{:#}", serve::start(settings, None).await.expect_err("it must not start"))
+    }
+
     /// The same with `--adopt`.
     pub async fn start_again_with(&mut self, adopt: bool) {
         let mut settings = settings(&self.database, &self.simulator, &self.journal, &self.master_keys);
@@ -156,6 +168,11 @@ impl TestApp {
             *client = client.of(&running);
         }
         self.running = Some(running);
+    }
+
+    /// The id of its journal.
+    pub fn journal_id(&self) -> String {
+        std::fs::read_to_string(self.journal.path().join("id")).expect("a journal has an id")
     }
 
     /// Lets `seconds` pass for the token, in the database and at JFrog's.
@@ -187,6 +204,7 @@ pub fn settings(database: &TestDatabase, simulator: &Simulator, journal: &TempDi
             connect,
             connections: 10,
             master_keys: MasterKeys::parse(master_keys).expect("keys"),
+            keys_kept: KEYS_KEPT,
         },
         listen: any_port(),
         ops_listen: any_port(),
