@@ -4,6 +4,8 @@
 //! It is made at its full size, and fsynced with its directory, before JFrog is called: a full disk is noticed while nothing is
 //! spent yet. This module knows bytes and files; it opens nothing.
 
+mod ids;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
@@ -117,13 +119,8 @@ impl Journal {
         lock.try_lock().map_err(|_| {
             anyhow::anyhow!("the journal directory {} is used by another process: each replica needs its own", dir.display())
         })?;
-        let id = own_id(&dir.join("id")).with_context(|| format!("the journal directory {} has no id", dir.display()))?;
+        let id = ids::own_id(&dir.join("id")).with_context(|| format!("the journal directory {} has no id", dir.display()))?;
         Ok(Self { dir: dir.to_owned(), id, _lock: Arc::new(lock) })
-    }
-
-    /// The directory's own: replicas come and go, what lies here stays.
-    pub fn id(&self) -> Uuid {
-        self.id
     }
 
     /// Which master keys the entries need, of every standing and those set aside, and how many of each wait for Postgres. Blocks.
@@ -142,27 +139,6 @@ impl Journal {
             *needed.entry(header.master_key_id).or_default() += usize::from(waits);
         }
         Ok(needed)
-    }
-
-    /// Which installation the directory belongs to; `None`: to none yet.
-    ///
-    /// # Errors
-    /// It cannot be read, or holds no id.
-    pub fn installation(&self) -> anyhow::Result<Option<Uuid>> {
-        let path = self.dir.join("installation");
-        match fs::read_to_string(&path) {
-            Ok(id) => Ok(Some(id.trim().parse().with_context(|| format!("{} holds no id", path.display()))?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-        }
-    }
-
-    /// From now on the directory belongs to this installation.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn belong_to(&self, installation: Uuid) -> anyhow::Result<()> {
-        Ok(replace(&self.dir.join("installation"), installation.to_string().as_bytes())?)
     }
 
     /// Makes an entry at its full size and on disk. Blocks.
@@ -318,29 +294,6 @@ fn read_entry(path: &Path) -> io::Result<(Header, Option<Sealed>)> {
 
 fn header_of(head: &[u8]) -> io::Result<Header> {
     Ok(serde_json::from_slice(head.split(|byte| *byte == b'\n').next().unwrap_or_default())?)
-}
-
-fn own_id(path: &Path) -> anyhow::Result<Uuid> {
-    match fs::read_to_string(path) {
-        Ok(id) => Ok(id.trim().parse()?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let id = Uuid::new_v4();
-            replace(path, id.to_string().as_bytes())?;
-            Ok(id)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Whole or not at all.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let mut file = private_file(&unfinished)?;
-    file.set_len(0)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
 fn rename(path: &Path, extension: &str) -> io::Result<()> {

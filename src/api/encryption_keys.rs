@@ -30,11 +30,6 @@ pub(super) struct RotateDataKeys {
     team: Option<Name>,
 }
 
-/// Nothing is to be said: the first master key of the service wraps.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RewrapDataKeys {}
-
 /// Which master key.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -114,13 +109,12 @@ pub(super) async fn rotate_data_keys(
 ///
 /// Every data key that another master key wraps, in the background: after a new master key was put first, of the same provider or of
 /// another. Watch `rewrap`.
-#[utoipa::path(post, path = "/encryption-keys/rewrap", tag = docs::KEYS, security(("bearer" = [])), request_body = RewrapDataKeys,
+#[utoipa::path(post, path = "/encryption-keys/rewrap", tag = docs::KEYS, security(("bearer" = [])),
     responses((status = 202, description = "It is begun.", body = EncryptionKeys),
               (status = 409, description = "`key-not-everywhere`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(super) async fn rewrap_data_keys(
     State(state): State<ApiState>,
     who: Authenticated,
-    OptionalJson(RewrapDataKeys {}): OptionalJson<RewrapDataKeys>,
 ) -> Result<(StatusCode, Answer<EncryptionKeys>), Problem> {
     let status = state.broker.rewrap_data_keys(&who.caller, &who.actor).await?;
     Ok((StatusCode::ACCEPTED, Answer(status.into())))

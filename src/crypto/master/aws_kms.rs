@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, macros::format_description};
 use zeroize::Zeroizing;
 
-use super::{CallError, TIMEOUT};
+use super::{CallError, TIMEOUT, is_private};
 use crate::{
     crypto::{
         hmac_sha256,
@@ -55,6 +55,9 @@ impl KmsKey {
         let domain = if partition == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" };
         let endpoint = aws.endpoint.clone().unwrap_or_else(|| format!("https://kms.{region}.{domain}"));
         let url = reqwest::Url::parse(&endpoint).map_err(|_| "has an endpoint that is no URL".to_owned())?;
+        if !is_private(&url) {
+            return Err("has an endpoint without TLS, which is taken on loopback only".to_owned());
+        }
         let host = url.host_str().ok_or("has an endpoint without a host")?;
         let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let client = outbound::client(&Route::default(), TIMEOUT).map_err(|error| format!("cannot be called: {error:#}"))?;
@@ -185,5 +188,7 @@ mod tests {
             assert!(KmsKey::new(bad, example()).is_err(), "{bad}");
         }
         assert!(!format!("{good:?}").contains("wJalrXUtn"));
+        let plain = AwsKms { endpoint: Some("http://kms.internal".to_owned()), ..example() };
+        assert!(KmsKey::new("arn:aws:kms:eu-central-1:123456789012:key/0a1b", plain).is_err());
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::{CallError, TIMEOUT};
+use super::{CallError, TIMEOUT, is_private};
 use crate::{
     crypto::seal::{Place, associated_data},
     outbound::{self, Route},
@@ -76,8 +76,7 @@ impl Transit {
         if !plain || !matches!(api.scheme(), "https" | "http") {
             return Err(not());
         }
-        let loopback = matches!(api.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
-        if api.scheme() == "http" && !loopback {
+        if !is_private(&api) {
             return Err(
                 "is at an http:// address, which is taken on loopback only: it would send data keys in the clear".to_owned()
             );
@@ -138,7 +137,11 @@ impl Transit {
             return Ok(token.clone());
         }
         let body = json!({"role": role, "jwt": read(token_file).await?.expose_secret()});
-        let answer = self.post(&format!("{}auth/{mount}/login", self.api), None, &body).await?;
+        let answer = self.post(&format!("{}auth/{mount}/login", self.api), None, &body).await.map_err(|error| match error {
+            // A login that is judged and found wanting says nothing of a key.
+            CallError::Refused(why) => CallError::Forbidden(why),
+            other => other,
+        })?;
         let LoggedIn { auth } =
             serde_json::from_value(answer).map_err(|_| unavailable("its answer to the login holds no token"))?;
         // Two thirds: another login comes before this one is over.

@@ -32,7 +32,11 @@ async fn an_operator_rotates_re_wraps_and_is_told_what_a_retirement_waits_for() 
     app.register("deploy").await;
     let old = app.master_keys.clone();
     let said = keys(&app, &old, &["status"]).await;
-    assert!(said.out.contains("master key k1  (wraps): 1 data keys, 1 journals") && said.out.contains(&app.journal_id()), "{}", said.out);
+    assert!(
+        said.out.contains("master key k1  (wraps): 1 data keys, 1 journals") && said.out.contains(&app.journal_id()),
+        "{}",
+        said.out
+    );
 
     let said = keys(&app, &old, &["rotate", "--team", "payments"]).await;
     assert!(said.success && said.out.contains("every row is sealed with its team's new data key"), "{}{}", said.out, said.err);

@@ -15,6 +15,8 @@ use tokio::{
     sync::OnceCell,
 };
 
+use crate::app::issuer::Issuer;
+
 /// Set where a peer that cannot be had fails the test instead of skipping it.
 const PEERS: &str = "TOKEN_BROKER_TEST_PEERS";
 
@@ -121,6 +123,17 @@ impl OpenBao {
     pub(super) async fn new_token(&self) -> String {
         let made = self.told("auth/token/create", json!({"policies": ["broker"], "no_default_policy": true})).await;
         made["auth"]["client_token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Lets jobs of this issuer in that are `broker`, where the Kubernetes auth method usually is: the login is the same, and its tokens
+    /// are good for so long.
+    pub(super) async fn trust(&self, issuer: &Issuer, seconds: u64) {
+        self.told("sys/auth/kubernetes", json!({"type": "jwt"})).await;
+        let keys = json!({"jwks_url": format!("{}/keys", issuer.url()), "bound_issuer": issuer.url()});
+        self.told("auth/kubernetes/config", keys).await;
+        let role = json!({"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["token-broker"], "bound_subject": "broker",
+                          "token_policies": ["broker"], "token_no_default_policy": true, "token_ttl": seconds, "token_max_ttl": seconds});
+        self.told("auth/kubernetes/role/broker", role).await;
     }
 
     /// As root.

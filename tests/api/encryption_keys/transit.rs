@@ -11,7 +11,7 @@ use token_broker::{
 };
 
 use super::{data_keys, master_key, peers::OpenBao, until};
-use crate::app::{TestApp, some_master_key};
+use crate::app::{TestApp, issuer::Issuer, some_master_key};
 
 fn given(list: &str, login: &TransitLogin) -> MasterKeys {
     let services = KeyServices { transit: Some(login.clone()), transit_route: Route::default(), aws: None };
@@ -128,4 +128,33 @@ async fn a_token_in_a_file_is_read_anew_when_it_changes() {
     app.platform.post("/teams", json!({"name": "orders"})).await.refused(503, "key-service-unavailable");
     std::fs::write(file.path(), bao.new_token().await).expect("writes");
     app.platform.post("/teams", json!({"name": "orders"})).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_logs_in_with_its_service_account_and_again_when_that_is_over() {
+    let Some(bao) = OpenBao::start().await else { return };
+    let issuer = Issuer::start().await;
+    bao.trust(&issuer, 3).await;
+    let mut claims = issuer.claims();
+    claims["sub"] = json!("broker");
+    let token_file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(token_file.path(), issuer.sign(&claims)).expect("writes");
+    let login = |role: &str| TransitLogin::Kubernetes {
+        role: role.to_owned(),
+        mount: "kubernetes".to_owned(),
+        token_file: token_file.path().to_owned(),
+    };
+    let list = format!("bao:transit:{}/transit/keys/broker", bao.address);
+    let mut app = app_with(list.clone(), login("broker"), LONG).await;
+    for team in ["one", "two"] {
+        app.platform.post("/teams", json!({"name": team})).await.expect(201);
+        // Longer than a login is good for.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    claims["sub"] = json!("somebody");
+    std::fs::write(token_file.path(), issuer.sign(&claims)).expect("writes");
+    app.platform.post("/teams", json!({"name": "three"})).await.refused(503, "key-service-unavailable");
+    app.stop().await;
+    app.change(with(list, login("nobody"), LONG));
+    assert!(app.refused_to_start().await.contains("master key bao cannot be asked for"));
 }
