@@ -90,18 +90,22 @@ end $$;
 comment on function wrapped_by_usable_key is 'for every table of wrapped keys: nothing is wrapped by a master key that was retired';
 create trigger wrapped_by_usable_key before insert or update of master_key_id on data_keys
     for each row execute function wrapped_by_usable_key();
+create trigger wrapped_by_usable_key before insert or update of master_key_id on audit_keys
+    for each row execute function wrapped_by_usable_key();
 
 -- Across teams. Another table of wrapped keys is added to the first two, and to `Holder` in src/store/wrapped_keys.rs.
 create function wrapped_keys(not_by text, after uuid, page integer)
     returns table (holder text, id uuid, team_id uuid, master_key_id text, wrapped bytea) language sql stable security definer as
 $$ select * from (
        select 'data_keys', d.id, d.team_id, d.master_key_id, d.wrapped from data_keys d
+       union all select 'audit_keys', a.id, '00000000-0000-0000-0000-000000000000', a.master_key_id, a.wrapped from audit_keys a
    ) k (holder, id, team_id, master_key_id, wrapped)
    where k.master_key_id <> not_by and k.id > after order by k.id limit page $$;
 comment on function wrapped_keys is 'wrapped keys of all tables, but those wrapped by one master key already';
 
 create function wrapped_key_counts() returns table (holder text, master_key_id text, keys bigint) language sql stable security definer as
-$$ select 'data_keys', d.master_key_id, count(*) from data_keys d group by d.master_key_id $$;
+$$ select 'data_keys', d.master_key_id, count(*) from data_keys d group by d.master_key_id
+   union all select 'audit_keys', a.master_key_id, count(*) from audit_keys a group by a.master_key_id $$;
 comment on function wrapped_key_counts is 'how many keys each master key wraps, by table';
 
 create or replace function master_keys_in_use() returns setof text language sql stable security definer as

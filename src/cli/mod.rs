@@ -29,7 +29,7 @@ enum Command {
     /// The whole thing on one machine with nothing configured: a private Postgres, a simulated JFrog, the service, a demo team.
     Dev(dev::DevOptions),
     /// Prints a new platform-admin key once, on standard output, alone.
-    CreateAdminKey(create_admin_key::CreateAdminKeyOptions),
+    CreateAdminKey(Box<create_admin_key::CreateAdminKeyOptions>),
     /// Asks the audit, and looks after it.
     #[command(subcommand)]
     Audit(audit::AuditCommand),

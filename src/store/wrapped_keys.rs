@@ -11,6 +11,8 @@ use crate::secret::{Sealed, Wrapped};
 pub enum Holder {
     /// A team's data keys.
     DataKeys,
+    /// Keys of the audit's chain: the platform's.
+    AuditKeys,
 }
 
 /// A wrapped key.
@@ -77,17 +79,25 @@ impl Store {
     /// # Errors
     /// `InUse("wrapped_by_usable_key")` when that master key was retired, or Postgres.
     pub async fn rewrap_key(&self, read: &WrappedKey, new: &Wrapped) -> Result<bool> {
-        let Holder::DataKeys = read.holder;
-        let done = sqlx::query!(
-            "update data_keys set master_key_id = $4, wrapped = $5 where (select in_team($1)) and id = $2 and wrapped = $3",
-            read.owner,
-            read.id,
-            read.wrapped.sealed.as_bytes(),
-            new.master_key_id,
-            new.sealed.as_bytes()
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(done.rows_affected() == 1)
+        let (was, sealed, by) = (read.wrapped.sealed.as_bytes(), new.sealed.as_bytes(), &new.master_key_id);
+        let done = match read.holder {
+            Holder::DataKeys => sqlx::query!(
+                "update data_keys set master_key_id = $4, wrapped = $5 where (select in_team($1)) and id = $2 and wrapped = $3",
+                read.owner,
+                read.id,
+                was,
+                by,
+                sealed
+            ),
+            Holder::AuditKeys => sqlx::query!(
+                "update audit_keys set master_key_id = $4, wrapped = $5 where (select in_team($1)) and id = $2 and wrapped = $3",
+                read.owner,
+                read.id,
+                was,
+                by,
+                sealed
+            ),
+        };
+        Ok(done.execute(&self.pool).await?.rows_affected() == 1)
     }
 }
