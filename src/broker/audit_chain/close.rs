@@ -70,7 +70,10 @@ impl AuditChain<'_> {
             None => ([0; 32], Uuid::new_v4()),
         };
         let key = if newest.is_some() { self.key(key_id).await? } else { Key::generate_with_id(key_id.to_string()) };
-        let new_key = newest.is_none().then(|| self.master.wrap(Uuid::nil(), &key));
+        let new_key = match newest {
+            Some(_) => None,
+            None => Some(self.master.wrap(self.master.first(), Uuid::nil(), &key).await?),
+        };
         let head = key.hmac(&batch.bytes(&previous));
         let row = AuditBatchRow {
             number: batch.number,

@@ -37,7 +37,7 @@ impl<'a> AuditChain<'a> {
     async fn key(&self, id: Uuid) -> Result<Key, BrokerError> {
         let row = self.store.audit_key(id).await?.ok_or_else(|| BrokerError::NotFound(format!("audit key {id}")))?;
         // It is no team's: the platform's.
-        Ok(self.master.unwrap(Uuid::nil(), &row.id.to_string(), &row.wrapped)?)
+        Ok(self.master.unwrap(Uuid::nil(), &row.id.to_string(), &row.wrapped).await?)
     }
 }
 

@@ -7,6 +7,8 @@ mod rights;
 mod service;
 mod tampering;
 
+use std::time::Duration;
+
 use token_broker::{
     audit::{Checkpoint, Finding},
     broker::{AuditChain, Closed, Keys, Verified},
@@ -33,7 +35,7 @@ impl Chained {
         let master_keys = some_master_key("k1");
         let read = || MasterKeys::parse(&master_keys).expect("keys");
         let store = Store::connect(database.url().parse().expect("a URL"), 4).await.expect("connects");
-        Keys::open(read(), &store).await.expect("the first use of the key");
+        Keys::open(read(), &store, Duration::from_secs(60)).await.expect("the first use of the key");
         Self { store, master: read(), database, master_keys: master_keys.clone() }
     }
 

@@ -1,5 +1,7 @@
 //! What the service's role may do with the chain, and what the command needs the owner for.
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 use token_broker::{
     broker::{BrokerError, Keys},
@@ -68,6 +70,6 @@ async fn the_master_key_that_wraps_the_chains_key_must_be_there() {
     assert_eq!(chained.database.count("select count(*) from data_keys").await, 0, "nothing else needs it");
     assert_eq!(chained.store.master_keys_in_use().await.expect("asks"), ["k1"]);
     let other = MasterKeys::parse(&some_master_key("k2")).expect("keys");
-    let refused = Keys::open(other, &chained.store).await.expect_err("k1 is needed");
+    let refused = Keys::open(other, &chained.store, Duration::from_secs(60)).await.expect_err("k1 is needed");
     assert!(matches!(refused, BrokerError::MasterKey(MasterKeyError::Missing(id)) if id == "k1"));
 }

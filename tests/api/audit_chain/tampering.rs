@@ -290,7 +290,7 @@ impl Bench {
         let row = sqlx::query("select id from audit_keys").fetch_one(&mut self.chained.database.connect().await).await;
         let id: Uuid = row.expect("one key").get(0);
         let row = self.chained.store.audit_key(id).await.expect("reads").expect("is there");
-        self.chained.master.unwrap(Uuid::nil(), &id.to_string(), &row.wrapped).expect("unwraps")
+        self.chained.master.unwrap(Uuid::nil(), &id.to_string(), &row.wrapped).await.expect("unwraps")
     }
 }
 
