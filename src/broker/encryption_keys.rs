@@ -48,8 +48,8 @@ pub struct MasterKeyStatus {
     pub id: String,
     /// What it does here.
     pub state: MasterKeyState,
-    /// Data keys that it wraps.
-    pub data_keys: i64,
+    /// Keys that it wraps: data keys, and the one of the audit's chain.
+    pub wrapped_keys: i64,
     /// Replicas' journals that need it.
     pub journals: Vec<Uuid>,
     /// When it was first used.
@@ -61,7 +61,7 @@ pub struct MasterKeyStatus {
 impl MasterKeyStatus {
     /// Whether anything cannot be opened without it.
     pub fn is_used(&self) -> bool {
-        self.data_keys > 0 || !self.journals.is_empty()
+        self.wrapped_keys > 0 || !self.journals.is_empty()
     }
 }
 
@@ -97,7 +97,7 @@ impl Keys {
         };
         let master_keys = known.into_iter().map(|key| MasterKeyStatus {
             state: state(&key.id, key.retired_at.is_some()),
-            data_keys: counts.iter().filter(|count| count.master_key_id == key.id).map(|count| count.keys).sum(),
+            wrapped_keys: counts.iter().filter(|count| count.master_key_id == key.id).map(|count| count.keys).sum(),
             journals: journals.iter().filter(|journal| journal.needs.contains(&key.id)).map(|journal| journal.id).collect(),
             created_at: key.created_at,
             retired_at: key.retired_at,

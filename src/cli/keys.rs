@@ -198,7 +198,7 @@ fn told(status: &KeyStatus) -> String {
             MasterKeyState::Retired => "retired",
         };
         let used = match (key.is_used(), key.state) {
-            (true, _) => format!("{} data keys, {} journals", key.data_keys, key.journals.len()),
+            (true, _) => format!("{} keys, {} journals", key.wrapped_keys, key.journals.len()),
             (false, MasterKeyState::Wraps) => "nothing yet".to_owned(),
             (false, _) => "no longer used".to_owned(),
         };

@@ -34,9 +34,9 @@ pub struct MasterKey {
     pub state: &'static str,
     /// Whether anything cannot be opened without it.
     pub used: bool,
-    /// Data keys that it wraps.
+    /// Keys that it wraps: data keys, and the one of the audit's chain.
     #[schema(example = 12)]
-    pub data_keys: i64,
+    pub wrapped_keys: i64,
     /// Journals that need it.
     pub journals: Vec<Uuid>,
     /// When it was first used.
@@ -93,9 +93,9 @@ pub struct Rewrap {
     /// Which master key is to wrap all.
     #[schema(example = "k2")]
     pub master_key: String,
-    /// Data keys that another one wraps still.
+    /// Keys that another one wraps still.
     #[schema(example = 3)]
-    pub data_keys_left: i64,
+    pub keys_left: i64,
 }
 
 /// A team's data key.
@@ -131,7 +131,7 @@ impl From<KeyStatus> for EncryptionKeys {
             master_keys: status.master_keys.into_iter().map(MasterKey::from).collect(),
             journals: status.journals.into_iter().map(Journal::from).collect(),
             rotation: status.rotation.into(),
-            rewrap: status.rewrap.map(|(master_key, data_keys_left)| Rewrap { master_key, data_keys_left }),
+            rewrap: status.rewrap.map(|(master_key, keys_left)| Rewrap { master_key, keys_left }),
         }
     }
 }
@@ -142,7 +142,7 @@ impl From<MasterKeyStatus> for MasterKey {
             state: key.state.as_str(),
             used: key.is_used(),
             id: key.id,
-            data_keys: key.data_keys,
+            wrapped_keys: key.wrapped_keys,
             journals: key.journals,
             created_at: key.created_at,
             retired_at: key.retired_at,

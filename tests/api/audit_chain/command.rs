@@ -94,7 +94,7 @@ async fn what_cannot_be_told_is_exit_code_2_and_one_sentence() {
     let (missing, wrong) = (some_master_key("k2"), some_master_key("k1"));
     for (arguments, variable, sentence) in [
         (vec![], ("TOKEN_BROKER_MASTER_KEYS", missing.as_str()), "master key k1 is needed"),
-        (vec![], ("TOKEN_BROKER_MASTER_KEYS", wrong.as_str()), "master key k1 is not the key"),
+        (vec![], ("TOKEN_BROKER_MASTER_KEYS", wrong.as_str()), "does not open with its master key k1"),
         (vec![], ("TOKEN_BROKER_MASTER_KEYS", ""), "TOKEN_BROKER_MASTER_KEYS is not set"),
         (vec![], ("DATABASE_URL", "postgres://127.0.0.1:1/nowhere"), "DATABASE_URL"),
         (vec!["--checkpoint", "/nowhere/at-all"], ("RUST_LOG", "off"), "/nowhere/at-all"),

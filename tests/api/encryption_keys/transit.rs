@@ -85,7 +85,7 @@ async fn keys_move_from_the_environment_to_openbao_and_back_while_serving() {
         app.platform.post("/encryption-keys/rewrap", json!({})).await.expect(202);
         until(&app, "re-wrapped", |keys| keys["rewrap"].is_null()).await;
         assert_eq!(data_keys(&app).await[0]["master_key"], first);
-        assert_eq!(master_key(&app, old).await["data_keys"], 0);
+        assert_eq!(master_key(&app, old).await["wrapped_keys"], 0);
         assert_eq!(app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200).json["refreshed"], true);
         app.stop().await;
         app.start_again().await;
