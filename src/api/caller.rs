@@ -40,9 +40,9 @@ impl FromRequestParts<ApiState> for Authenticated {
             Ok(caller) => caller,
             Err(error) => return Err(refused(error, state, context, team.as_deref()).await),
         };
-        state.limits.credential(caller.counted_as()).await.map_err(too_many)?;
         // Set once a request; a second extraction of the same request finds the same caller.
         drop(context.caller.set(Arc::clone(&caller)));
+        state.limits.credential(caller.counted_as()).await.map_err(too_many)?;
         let actor = caller.actor(Some(context.request_id.clone()), context.address.map(|address| address.to_string()));
         Ok(Self { caller, actor })
     }
@@ -75,20 +75,28 @@ async fn refused(error: Unauthenticated, state: &ApiState, context: &Context, te
         Unauthenticated::WrongSecret(ref id) => Some(id.as_str()),
         _ => None,
     };
+    // Noted whatever is answered: of a job that is told to wait, too, the audit says who it is and why it is refused.
+    let reason = noted(&error, context, team);
     if let Err(too_often) = state.limits.failure(context.address, key).await {
-        return too_many(too_often).because(error);
+        return too_many(too_often).because(reason);
     }
-    if matches!(error, Unauthenticated::Jwt(JwtError::KeysUnavailable { .. })) {
-        return Problem::issuer_unavailable(error);
+    match error {
+        Unauthenticated::Jwt(JwtError::KeysUnavailable { .. }) => Problem::issuer_unavailable(reason),
+        // A team where it has no business is none, as for everybody else who is let in somewhere.
+        Unauthenticated::OfOthers(_) => Problem::not_found(reason),
+        _ => Problem::unauthenticated(reason),
     }
-    let (Unauthenticated::NoRule(refused) | Unauthenticated::OfOthers(refused)) = &error else {
-        return Problem::unauthenticated(error);
-    };
-    let (team, why) = refused.concerns(team).unzip();
-    drop(context.stranger.set(Stranger { who: Arc::clone(&refused.who), team }));
-    let reason = why.map_or_else(|| error.to_string(), |why| format!("{error}: {why}"));
-    // A team where it has no business is none, as for everybody else who is let in somewhere.
-    if matches!(error, Unauthenticated::OfOthers(_)) { Problem::not_found(reason) } else { Problem::unauthenticated(reason) }
+}
+
+/// Precisely why; and who a verified identity is that no rule lets in.
+fn noted(error: &Unauthenticated, context: &Context, team: Option<&str>) -> String {
+    let (Unauthenticated::NoRule(refused) | Unauthenticated::OfOthers(refused)) = error else { return error.to_string() };
+    let concerned = refused.concerns(team);
+    let reason = concerned.as_ref().map_or_else(|| error.to_string(), |concerned| format!("{error}: {}", concerned.why));
+    let meant = concerned.as_ref().is_some_and(|concerned| concerned.meant);
+    let team = concerned.map(|concerned| concerned.team);
+    drop(context.stranger.set(Stranger { who: Arc::clone(&refused.who), team, meant }));
+    reason
 }
 
 pub(super) fn too_many(TooMany(wait): TooMany) -> Problem {

@@ -15,6 +15,7 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 use moka::future::Cache;
+use uuid::Uuid;
 
 /// Buckets kept at once, of each sort; who floods with ever new addresses pushes the idlest out.
 const BUCKETS: u64 = 50_000;
@@ -24,6 +25,12 @@ const FILLED: Duration = Duration::from_secs(60);
 const AUDITED_STRANGERS: u32 = 600;
 /// Of these, from one address.
 const AUDITED_FROM_ONE_ADDRESS: u32 = 60;
+/// Audit rows a minute for refusals of one verified identity: all jobs of a matrix are one, and each should have its row.
+const AUDITED_OF_ONE_IDENTITY: u32 = 300;
+/// Of all identities that one team's rules are about.
+const AUDITED_IN_ONE_TEAM: u32 = 1_200;
+/// Of all that no team's rules are about: anybody has one who has a repository at an issuer that serves everybody.
+const AUDITED_OUTSIDERS: u32 = 600;
 
 /// Requests a minute; as many may come at once.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +59,9 @@ pub(super) struct Limits {
     failing_keys: Buckets<String>,
     strangers: Buckets<IpAddr>,
     all_strangers: Arc<DefaultDirectRateLimiter>,
+    identities: Buckets<[u8; 32]>,
+    teams: Buckets<Uuid>,
+    all_outsiders: Arc<DefaultDirectRateLimiter>,
 }
 
 /// When asking again may help.
@@ -68,6 +78,9 @@ impl Limits {
             failing_keys: Buckets::new(rates.failures),
             strangers: Buckets::new(fixed(AUDITED_FROM_ONE_ADDRESS)),
             all_strangers: Arc::new(RateLimiter::direct(Quota::per_minute(fixed(AUDITED_STRANGERS)))),
+            identities: Buckets::new(fixed(AUDITED_OF_ONE_IDENTITY)),
+            teams: Buckets::new(fixed(AUDITED_IN_ONE_TEAM)),
+            all_outsiders: Arc::new(RateLimiter::direct(Quota::per_minute(fixed(AUDITED_OUTSIDERS)))),
         }
     }
 
@@ -104,6 +117,21 @@ impl Limits {
             None => true,
         };
         here && self.all_strangers.check().is_ok()
+    }
+
+    /// Whether another refusal of this verified identity may be audited, which rules of `team` are about. Apart from strangers', or
+    /// whoever sends garbage would hide why a job was refused.
+    pub(super) async fn audited_identity(&self, identity: [u8; 32], team: Option<Uuid>) -> bool {
+        let own = self.audited_caller(identity).await;
+        own && match team {
+            Some(team) => self.teams.take(team).await.is_ok(),
+            None => self.all_outsiders.check().is_ok(),
+        }
+    }
+
+    /// Whether another refusal may be audited of a caller that asks too much.
+    pub(super) async fn audited_caller(&self, counted_as: [u8; 32]) -> bool {
+        self.identities.take(counted_as).await.is_ok()
     }
 }
 
@@ -167,6 +195,35 @@ mod tests {
         let other_network = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1);
         assert!(limits.request(Some(other_network.into())).await.is_ok());
         assert_eq!(network("::ffff:10.0.0.1".parse().expect("an address")), IpAddr::from([10, 0, 0, 1]));
+    }
+
+    /// How many of 1,500 refusals are audited, each of the identity with the next number of so many; and whether these are all that
+    /// may be at this rate, with what came back meanwhile.
+    async fn audited(limits: &Limits, identities: u32, team: Option<Uuid>, rate: u32) -> (u32, bool) {
+        let (begun, mut rows) = (std::time::Instant::now(), 0);
+        for number in 0..1_500u32 {
+            let identity = crate::crypto::sha256(&(number % identities).to_be_bytes());
+            rows += u32::from(limits.audited_identity(identity, team).await);
+        }
+        let back = f64::from(rate) * begun.elapsed().as_secs_f64() / 60.0;
+        (rows, rows >= rate && f64::from(rows) <= f64::from(rate) + back + 1.0)
+    }
+
+    #[tokio::test]
+    async fn refusals_of_verified_identities_are_bounded_each_teams_apart_and_apart_from_strangers() {
+        let (team, other) = (Some(Uuid::from_u128(1)), Some(Uuid::from_u128(2)));
+        let limits = Limits::new(Rates::default());
+        for _ in 0..1_000 {
+            limits.audited(None).await;
+        }
+        let one = audited(&limits, 1, other, AUDITED_OF_ONE_IDENTITY).await;
+        assert!(one.1, "one that floods, after strangers: {one:?}");
+        let outsiders = audited(&limits, 1_500, None, AUDITED_OUTSIDERS).await;
+        assert!(outsiders.1, "ever new outsiders: {outsiders:?}");
+        let jobs = audited(&limits, 1_500, team, AUDITED_IN_ONE_TEAM).await;
+        assert!(jobs.1, "ever new jobs of a team, after outsiders: {jobs:?}");
+        let theirs = limits.audited_identity([7; 32], other).await;
+        assert!(theirs, "another team's are its own");
     }
 
     #[tokio::test]

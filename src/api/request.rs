@@ -40,6 +40,8 @@ pub(super) struct Context {
 pub(super) struct Stranger {
     pub who: Arc<Caller>,
     pub team: Option<Team>,
+    /// Whether that team's rules are about it: anyone can name a team.
+    pub meant: bool,
 }
 
 impl Context {
@@ -125,24 +127,30 @@ fn finish(headers: &mut HeaderMap, request_id: &str) {
     ));
 }
 
-/// One row for each refusal of a known caller; of strangers, a sample.
+/// One row for each refusal of a known caller, and of a verified identity within its own bounds; of strangers, a sample.
 async fn audit(state: &ApiState, context: &Context, action: String, token_name: Option<String>, problem: &Problem) {
     metrics::counter!("token_broker_problems_total", "slug" => problem.slug).increment(1);
     if problem.status.is_server_error() {
         return;
     }
-    let address = context.address.map(|address| address.to_string());
-    let request_id = Some(context.request_id.clone());
-    let sampled = problem.status == StatusCode::TOO_MANY_REQUESTS || context.caller.get().is_none();
-    if sampled && !state.limits.audited(context.address).await {
+    let too_many = problem.status == StatusCode::TOO_MANY_REQUESTS;
+    let within_limits = match (context.caller.get(), context.stranger.get()) {
+        (Some(caller), _) => !too_many || state.limits.audited_caller(caller.counted_as()).await,
+        (None, Some(Stranger { who, team, meant })) => {
+            let team = team.as_ref().filter(|_| *meant).map(|team| team.id);
+            state.limits.audited_identity(who.counted_as(), team).await
+        }
+        (None, None) => state.limits.audited(context.address).await,
+    };
+    if !within_limits {
         return;
     }
+    let address = context.address.map(|address| address.to_string());
+    let request_id = Some(context.request_id.clone());
     let (actor, team) = match (context.caller.get(), context.stranger.get()) {
         (Some(caller), _) => (caller.actor(request_id, address), caller.team()),
         (None, Some(stranger)) => (stranger.who.actor(request_id, address), stranger.team.as_ref()),
-        (None, None) if [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS].contains(&problem.status) => {
-            (context.nobody(), None)
-        }
+        (None, None) if too_many || problem.status == StatusCode::UNAUTHORIZED => (context.nobody(), None),
         (None, None) => return,
     };
     let team = team.map(|team| team.id);

@@ -19,4 +19,4 @@ pub use issuer_kind::IssuerKind;
 pub use oidc::{ClaimFlaw, Flaw, Identity, InvalidIssuer, IssuerSettings, Issuers, JwtError};
 pub use opaque::{Opaque, OpaqueKind};
 pub use trust::{Conditions, Mismatch, identifying};
-pub use unauthenticated::{NoRule, Tried, Unauthenticated};
+pub use unauthenticated::{Concerned, NoRule, Tried, Unauthenticated};

@@ -62,11 +62,22 @@ pub struct Tried {
     pub meant: bool,
 }
 
+/// The team that should hear of an identity that no rule lets in.
+#[derive(Clone, Debug)]
+pub struct Concerned {
+    /// Which.
+    pub team: Team,
+    /// What it should hear: why its rules do not let the identity in, the closest first.
+    pub why: String,
+    /// Whether one of its rules is about this job. Otherwise the job only named the team, as anyone can.
+    pub meant: bool,
+}
+
 impl NoRule {
     /// The team that should hear of it, and what it should hear: the one that was named, else the one whose rules are about this job.
     /// Where rules of several teams are, nobody knows which is right, and none hears of it: anyone may write a rule that fits
     /// another team's jobs. Other teams' rules are not spoken of.
-    pub fn concerns(&self, named: Option<&str>) -> Option<(Team, String)> {
+    pub fn concerns(&self, named: Option<&str>) -> Option<Concerned> {
         let about = |tried: &&Tried| named.map_or(tried.meant, |named| tried.team.name == named);
         let team = self.tried.iter().find(about)?;
         if self.tried.iter().filter(about).any(|tried| tried.team != team.team) {
@@ -76,7 +87,8 @@ impl NoRule {
         // The rule that was meant is among many that have nothing to do with the job, and not all that is said is kept.
         own.sort_by_key(|tried| Reverse(tried.why.fulfilled));
         let said: Vec<String> = own.iter().take(5).map(|tried| format!("rule {}: {}", tried.rule, tried.why)).collect();
-        Some((team.team.clone(), said.join("; ")))
+        let meant = own.iter().any(|tried| tried.meant);
+        Some(Concerned { team: team.team.clone(), why: said.join("; "), meant })
     }
 }
 

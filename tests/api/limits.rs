@@ -77,8 +77,13 @@ async fn a_subject_of_one_issuer_takes_nothing_from_that_of_another() {
 
 /// From this address, by a proxy that is ours.
 async fn from(client: &Client, address: &[u8]) -> Answer {
+    from_at(client, "/whoami", address).await
+}
+
+/// The same at this path.
+async fn from_at(client: &Client, path: &str, address: &[u8]) -> Answer {
     let address = HeaderValue::from_bytes(address).expect("a header");
-    Answer::of(client.request(Method::GET, "/whoami").header("x-forwarded-for", address)).await
+    Answer::of(client.request(Method::GET, path).header("x-forwarded-for", address)).await
 }
 
 async fn behind_a_proxy(failures: u32) -> TestApp {
@@ -159,4 +164,93 @@ async fn a_flood_of_strangers_does_not_fill_the_audit() {
     // One a second more.
     let most = 61 + i64::try_from(begun.elapsed().as_secs()).expect("few");
     assert!((1..=most).contains(&rows), "{rows}");
+}
+
+/// A broker behind our own proxy, with its limits as they are, that trusts one issuer.
+async fn world_behind_a_proxy() -> World {
+    let issuer = Issuer::start().await;
+    let trusted: IssuerSettings = format!("github={}", issuer.url()).parse().expect("an issuer");
+    let app = TestApp::start_changed(move |settings| {
+        settings.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+        settings.identities.issuers = vec![trusted.clone()];
+        settings.rates = Rates::default();
+    })
+    .await;
+    let world = World { app, issuer };
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    world
+}
+
+/// Of these requests, how many the audit of team `payments` explains by what its rule asks for.
+async fn explained(world: &World, request_ids: &[String]) -> i64 {
+    let rows = format!(
+        "select count(distinct a.request_id) from audit_events a join teams t on t.id = a.team_id
+         where t.name = 'payments' and a.outcome = 'refused' and a.actor like 'github:%' and a.reason like '%rule main: claim ref%'
+         and a.request_id in ('{}')",
+        request_ids.join("', '")
+    );
+    world.app.database.count(&rows).await
+}
+
+#[tokio::test]
+async fn each_refused_job_of_many_behind_one_address_leads_to_its_row_while_strangers_flood() {
+    let world = world_behind_a_proxy().await;
+    let stranger = world.app.ci.with_key("no.such.token".to_owned());
+    let mut request_ids = Vec::new();
+    for n in 0..70 {
+        for host in 1..=10 {
+            from(&stranger, format!("203.0.113.{host}").as_bytes()).await.refused(401, "unauthenticated");
+        }
+        let job = world.job(json!({"ref": "refs/heads/feature", "run_id": n.to_string()}));
+        let refused = from_at(&job, "/whoami?team=payments", b"203.0.113.1").await.refused(401, "unauthenticated");
+        request_ids.push(refused.header("x-request-id").to_owned());
+    }
+    assert_eq!(explained(&world, &request_ids).await, 70);
+}
+
+#[tokio::test]
+async fn a_job_behind_an_address_that_guessed_too_often_is_told_to_wait_and_still_has_its_row() {
+    let world = world_behind_a_proxy().await;
+    let stranger = world.app.ci.with_key("no.such.token".to_owned());
+    let mut answer = from(&stranger, b"203.0.113.1").await;
+    while answer.status == 401 {
+        answer = from(&stranger, b"203.0.113.1").await;
+    }
+    answer.refused(429, "rate-limited");
+    let job = world.job(json!({"ref": "refs/heads/feature"}));
+    let mut answer = from_at(&job, "/whoami?team=payments", b"203.0.113.1").await;
+    // A slow machine may have room again.
+    while answer.status == 401 {
+        answer = from_at(&job, "/whoami?team=payments", b"203.0.113.1").await;
+    }
+    let refused = answer.refused(429, "rate-limited");
+    assert_eq!(explained(&world, &[refused.header("x-request-id").to_owned()]).await, 1);
+    from(&world.job(json!({})), b"203.0.113.1").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_flood_of_one_refused_identity_does_not_fill_the_audit() {
+    let world = World::start().await;
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    let job = world.job(json!({"ref": "refs/heads/feature"}));
+    let begun = Instant::now();
+    for _ in 0..400 {
+        job.get("/whoami?team=payments").await.refused(401, "unauthenticated");
+    }
+    let rows = world.app.database.count("select count(*) from audit_events where outcome = 'refused'").await;
+    // Five a second more.
+    let most = 300 + 5 * (1 + i64::try_from(begun.elapsed().as_secs()).expect("few"));
+    assert!((300..=most).contains(&rows), "{rows} of 400, at most {most}");
+}
+
+#[tokio::test]
+async fn a_key_that_asks_too_much_is_named_in_the_audit() {
+    let app = limited(10, 10_000, 10_000).await;
+    let mut answer = app.ci.get("/whoami").await;
+    while answer.status == 200 {
+        answer = app.ci.get("/whoami").await;
+    }
+    let refused = answer.refused(429, "rate-limited");
+    let actor = format!("select actor from audit_events where request_id = '{}'", refused.header("x-request-id"));
+    assert_eq!(app.database.text(&actor).await, "key:payments/ci");
 }
