@@ -1,6 +1,6 @@
 //! The extractor that authenticates.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Query},
@@ -20,6 +20,9 @@ use crate::{
     identity::{Caller, JwtError, Unauthenticated},
     secret::PresentedCredential,
 };
+
+/// After which an issuer that did not answer may have been asked once more.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A verified caller, and how the audit writes it.
 #[derive(Clone, Debug)]
@@ -81,7 +84,11 @@ async fn refused(error: Unauthenticated, state: &ApiState, context: &Context, te
         return too_many(too_often).because(reason);
     }
     match error {
-        Unauthenticated::Jwt(JwtError::KeysUnavailable { .. }) => Problem::issuer_unavailable(reason),
+        Unauthenticated::Jwt(JwtError::KeysUnavailable { .. }) => Problem::issuer_unavailable(reason, ASK_AGAIN),
+        // Whole seconds, none too few: who comes back finds that the issuer may be asked.
+        Unauthenticated::Jwt(JwtError::UnaskedKey { wait, .. }) => {
+            Problem::issuer_unavailable(reason, wait + Duration::from_secs(1))
+        }
         // A team where it has no business is none, as for everybody else who is let in somewhere.
         Unauthenticated::OfOthers(_) => Problem::not_found(reason),
         _ => Problem::unauthenticated(reason),

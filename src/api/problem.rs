@@ -16,6 +16,9 @@ use crate::{
     store::StoreError,
 };
 
+/// A JWT can be judged neither way: the one failure on our side that strangers can cause, so that it is audited like a refusal.
+pub(super) const ISSUER_UNAVAILABLE: &str = "issuer-unavailable";
+
 /// An error as it is answered; rendered by [`super::request::around`], which knows the request's id.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
@@ -111,9 +114,9 @@ impl Problem {
     }
 
     /// A JWT that can be judged neither way: whoever asks again may be let in.
-    pub(super) fn issuer_unavailable(reason: impl std::fmt::Display) -> Self {
+    pub(super) fn issuer_unavailable(reason: impl std::fmt::Display, wait: Duration) -> Self {
         let detail = "The issuer of this JWT cannot be asked for its keys now: try again.";
-        Self::unavailable("issuer-unavailable", "Issuer unavailable", detail, reason, Duration::from_secs(5))
+        Self::unavailable(ISSUER_UNAVAILABLE, "Issuer unavailable", detail, reason, wait)
     }
 
     /// One answer for what does not exist and for what the caller may not see.

@@ -16,7 +16,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{ApiState, caller::too_many, problem::Problem};
+use super::{
+    ApiState,
+    caller::too_many,
+    problem::{ISSUER_UNAVAILABLE, Problem},
+};
 use crate::{
     actor::Actor,
     identity::{Caller, Team},
@@ -130,7 +134,7 @@ fn finish(headers: &mut HeaderMap, request_id: &str) {
 /// One row for each refusal of a known caller, and of a verified identity within its own bounds; of strangers, a sample.
 async fn audit(state: &ApiState, context: &Context, action: String, token_name: Option<String>, problem: &Problem) {
     metrics::counter!("token_broker_problems_total", "slug" => problem.slug).increment(1);
-    if problem.status.is_server_error() {
+    if problem.status.is_server_error() && problem.slug != ISSUER_UNAVAILABLE {
         return;
     }
     let too_many = problem.status == StatusCode::TOO_MANY_REQUESTS;
@@ -150,7 +154,9 @@ async fn audit(state: &ApiState, context: &Context, action: String, token_name: 
     let (actor, team) = match (context.caller.get(), context.stranger.get()) {
         (Some(caller), _) => (caller.actor(request_id, address), caller.team()),
         (None, Some(stranger)) => (stranger.who.actor(request_id, address), stranger.team.as_ref()),
-        (None, None) if too_many || problem.status == StatusCode::UNAUTHORIZED => (context.nobody(), None),
+        (None, None) if too_many || problem.status == StatusCode::UNAUTHORIZED || problem.slug == ISSUER_UNAVAILABLE => {
+            (context.nobody(), None)
+        }
         (None, None) => return,
     };
     let team = team.map(|team| team.id);

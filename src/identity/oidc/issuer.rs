@@ -32,6 +32,8 @@ pub(super) struct Issuer {
 struct State {
     schedule: Schedule,
     keys: KeySet,
+    /// The set before that one: a key that is only there was taken back.
+    before: KeySet,
     /// Open while a fetch runs; everybody who needs it waits for its end.
     running: Option<watch::Receiver<()>>,
     /// Why the last fetch failed; `None` when it did not.
@@ -50,10 +52,25 @@ impl Issuer {
             found => return found,
         }
         let fetch = self.lock().fetch_for_a_stranger(self, Instant::now());
-        if let Some(fetch) = fetch {
-            ended(fetch).await;
+        match fetch {
+            Ok(fetch) => {
+                ended(fetch).await;
+                self.look(kid, algorithm, Instant::now())
+            }
+            Err(wait) => self.look(kid, algorithm, Instant::now()).map_err(|why| self.unasked(why, algorithm, wait)),
         }
-        self.look(kid, algorithm, Instant::now())
+    }
+
+    /// While the issuer may not be asked, nobody knows of a key that it has just begun to use; of one that it took back, everybody.
+    fn unasked(&self, why: JwtError, algorithm: Algorithm, wait: Duration) -> JwtError {
+        match why {
+            JwtError::UnknownKey { issuer, kid }
+                if self.lock().before.find(kid.as_deref(), algorithm).err() == Some(NoKey::Unknown) =>
+            {
+                JwtError::UnaskedKey { issuer, kid, wait }
+            }
+            why => why,
+        }
     }
 
     fn look(&self, kid: Option<&str>, algorithm: Algorithm, now: Instant) -> Result<DecodingKey, JwtError> {
@@ -107,7 +124,7 @@ impl Issuer {
                     tracing::warn!(issuer = url, "the issuer's keys can be had again");
                 }
                 state.schedule.succeeded(now);
-                state.keys = keys;
+                state.before = std::mem::replace(&mut state.keys, keys);
             }
             Err(why) => {
                 if state.failure.is_none() {
@@ -130,9 +147,12 @@ impl Issuer {
 }
 
 impl State {
-    /// The fetch that runs, or a new one if a token with an unknown key may cause one now.
-    fn fetch_for_a_stranger(&mut self, issuer: &Arc<Issuer>, now: Instant) -> Option<watch::Receiver<()>> {
-        if self.still_running().is_some() || self.schedule.stranger_may_fetch(now) { Some(self.fetch(issuer, now)) } else { None }
+    /// The fetch that runs, or a new one if a token with an unknown key may cause one now; else how long until it may.
+    fn fetch_for_a_stranger(&mut self, issuer: &Arc<Issuer>, now: Instant) -> Result<watch::Receiver<()>, Duration> {
+        if self.still_running().is_none() {
+            self.schedule.stranger_may_fetch(now)?;
+        }
+        Ok(self.fetch(issuer, now))
     }
 
     fn fetch(&mut self, issuer: &Arc<Issuer>, now: Instant) -> watch::Receiver<()> {

@@ -1,5 +1,7 @@
 //! Why a JWT is not believed.
 
+use std::time::Duration;
+
 use super::json::Flaw;
 
 /// Why a JWT is not believed. Precise, for logs and the audit; never the token itself, and what it quotes is short and escaped.
@@ -35,6 +37,17 @@ pub enum JwtError {
         issuer: String,
         /// As the header names it.
         kid: Option<String>,
+    },
+    /// The key was not there when the issuer was asked last, and it may not be asked again yet, at strangers' bidding: a key with
+    /// which it has just begun to sign looks the same.
+    #[error("issuer {issuer} published no usable key {kid:?} when it was asked last, and can be asked again in {} s", .wait.as_secs() + 1)]
+    UnaskedKey {
+        /// Of the list.
+        issuer: String,
+        /// As the header names it.
+        kid: Option<String>,
+        /// Until it may be asked.
+        wait: Duration,
     },
     /// Several keys could be meant: guessing would let one stand in for another.
     #[error("issuer {issuer} publishes several keys that could be {kid:?}")]

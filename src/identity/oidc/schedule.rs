@@ -31,17 +31,18 @@ impl Schedule {
         self.fetched.is_some_and(|fetched| now.saturating_duration_since(fetched) <= SERVES_FOR)
     }
 
-    /// Whether a token with a key that is not at hand may cause a fetch. Yes counts as having caused it.
-    pub(super) fn stranger_may_fetch(&mut self, now: Instant) -> bool {
-        let over = |since: Option<Instant>, gap| since.is_none_or(|since| now.saturating_duration_since(since) >= gap);
-        if !self.usable(now) {
-            return over(self.begun, EMPTY_HANDED);
+    /// Whether a token with a key that is not at hand may cause a fetch; if not, how long until it may. Yes counts as having caused it.
+    pub(super) fn stranger_may_fetch(&mut self, now: Instant) -> Result<(), Duration> {
+        let usable = self.usable(now);
+        let (since, gap) = if usable { (self.for_a_stranger, STRANGERS) } else { (self.begun, EMPTY_HANDED) };
+        let wait = since.map_or(Duration::ZERO, |since| gap.saturating_sub(now.saturating_duration_since(since)));
+        if !wait.is_zero() {
+            return Err(wait);
         }
-        let may = over(self.for_a_stranger, STRANGERS);
-        if may {
+        if usable {
             self.for_a_stranger = Some(now);
         }
-        may
+        Ok(())
     }
 
     pub(super) fn begun(&mut self, now: Instant) {
@@ -90,24 +91,27 @@ mod tests {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         schedule.begun(start);
         schedule.succeeded(start);
-        let caused = (0..=89).filter(|second| schedule.stranger_may_fetch(start + Duration::from_secs(*second))).count();
+        let caused = (0..=89).filter(|second| schedule.stranger_may_fetch(start + Duration::from_secs(*second)).is_ok()).count();
         assert_eq!(caused, 3, "in 90 seconds");
+        let (late, left) = (start + Duration::from_millis(89_300), Duration::from_millis(700));
+        assert_eq!(schedule.stranger_may_fetch(late), Err(left), "who must wait is told how long");
+        assert_eq!(schedule.stranger_may_fetch(late + left), Ok(()));
     }
 
     #[test]
     fn without_keys_it_is_tried_again_soon_but_not_at_once() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
-        assert!(schedule.stranger_may_fetch(start));
+        assert!(schedule.stranger_may_fetch(start).is_ok());
         schedule.begun(start);
         schedule.failed();
-        assert!(!schedule.stranger_may_fetch(start + Duration::from_millis(4_999)));
-        assert!(schedule.stranger_may_fetch(start + EMPTY_HANDED));
+        assert_eq!(schedule.stranger_may_fetch(start + Duration::from_millis(4_999)), Err(Duration::from_millis(1)));
+        assert!(schedule.stranger_may_fetch(start + EMPTY_HANDED).is_ok());
         // The same with keys that are too old to be used.
         schedule.succeeded(start);
         let stale = start + SERVES_FOR + Duration::from_secs(1);
         schedule.begun(stale);
-        assert!(!schedule.stranger_may_fetch(stale + Duration::from_secs(1)));
-        assert!(schedule.stranger_may_fetch(stale + EMPTY_HANDED));
+        assert!(schedule.stranger_may_fetch(stale + Duration::from_secs(1)).is_err());
+        assert!(schedule.stranger_may_fetch(stale + EMPTY_HANDED).is_ok());
     }
 
     #[test]

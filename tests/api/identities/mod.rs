@@ -2,6 +2,7 @@
 
 mod attacks;
 mod audited;
+mod new_keys;
 mod platform_admins;
 mod provider;
 mod rules;
@@ -12,6 +13,7 @@ mod single_use;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use token_broker::identity::{Conditions, IssuerSettings, PlatformRule};
 
 use crate::app::{Answer, Client, TestApp, issuer::Issuer};
 
@@ -25,6 +27,22 @@ impl World {
     pub(crate) async fn start() -> Self {
         let issuer = Issuer::start().await;
         let app = TestApp::start_trusting(&[format!("github={}", issuer.url())]).await;
+        Self { app, issuer }
+    }
+
+    /// The same where a job with these claims is a platform admin.
+    pub(crate) async fn start_with_platform_admin(claims: &[(&str, &str)]) -> Self {
+        let issuer = Issuer::start().await;
+        let trusted: IssuerSettings = format!("github={}", issuer.url()).parse().expect("an issuer");
+        let claims = claims.iter().map(|(claim, pattern)| ((*claim).to_owned(), (*pattern).to_owned())).collect();
+        let conditions = Conditions::judge(trusted.kind, &claims, false).expect("a rule");
+        assert!(conditions.has_immutable_ids());
+        let rule = PlatformRule { issuer: issuer.url().to_owned(), conditions };
+        let app = TestApp::start_changed(move |settings| {
+            settings.identities.issuers = vec![trusted.clone()];
+            settings.identities.platform_admins = vec![rule.clone()];
+        })
+        .await;
         Self { app, issuer }
     }
 

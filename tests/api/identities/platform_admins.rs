@@ -1,25 +1,12 @@
 //! Platform admins by their CI identity, so that the bootstrap key can be retired.
 
 use serde_json::json;
-use token_broker::identity::{Conditions, IssuerKind, IssuerSettings, PlatformRule};
 
 use super::World;
-use crate::app::{TestApp, issuer::Issuer};
 
 async fn start() -> World {
-    let issuer = Issuer::start().await;
-    let trusted: IssuerSettings = format!("github={}", issuer.url()).parse().expect("an issuer");
-    let claims = [("repository_id", "1001"), ("repository_owner_id", "11"), ("ref", "refs/heads/main")];
-    let claims = claims.into_iter().map(|(claim, pattern)| (claim.to_owned(), pattern.to_owned())).collect();
-    let conditions = Conditions::judge(IssuerKind::Github, &claims, false).expect("a rule");
-    assert!(conditions.has_immutable_ids());
-    let rule = PlatformRule { issuer: issuer.url().to_owned(), conditions };
-    let app = TestApp::start_changed(move |settings| {
-        settings.identities.issuers = vec![trusted.clone()];
-        settings.identities.platform_admins = vec![rule.clone()];
-    })
-    .await;
-    World { app, issuer }
+    World::start_with_platform_admin(&[("repository_id", "1001"), ("repository_owner_id", "11"), ("ref", "refs/heads/main")])
+        .await
 }
 
 #[tokio::test]

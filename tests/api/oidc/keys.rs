@@ -93,7 +93,14 @@ async fn ten_thousand_unknown_keys_cause_two_fetches_at_most() {
     let begun = Instant::now();
     let refusals: Vec<JwtError> = strangers.buffer_unordered(100).collect().await;
     println!("10,000 unknown keys: {} fetches, {:?}", issuer.fetches(), begun.elapsed());
-    assert!(refusals.iter().all(|refusal| matches!(refusal, JwtError::UnknownKey { .. })));
+    // Those that a fetch was made for are refused by what it brought; of the others it is said that nobody has looked yet.
+    assert!(refusals.iter().all(|refusal| match refusal {
+        JwtError::UnknownKey { .. } => true,
+        JwtError::UnaskedKey { wait, .. } => *wait <= Duration::from_secs(30),
+        _ => false,
+    }));
+    let looked_for = refusals.iter().filter(|refusal| matches!(refusal, JwtError::UnknownKey { .. })).count();
+    assert!((1..10_000).contains(&looked_for), "{looked_for}");
     assert!((1..=2).contains(&issuer.fetches()) && issuer.discoveries() <= 2, "{} fetches", issuer.fetches());
     verify(&trusted, &issuer.sign(&issuer.claims())).await.expect("the rightful are served");
 }
