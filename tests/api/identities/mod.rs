@@ -5,6 +5,7 @@ mod audited;
 mod new_keys;
 mod platform_admins;
 mod provider;
+mod replicas;
 mod rules;
 mod sessions;
 mod several_teams;
