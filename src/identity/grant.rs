@@ -198,7 +198,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
-        /// Keys, rules and sessions are all made through `may_hand_on`.
+        /// Keys and rules are made through `may_hand_on`. Sessions are not: what they give is what rules of their identity give (that it
+        /// is no more, tests/api/identities/session_grants.rs shows).
         #[test]
         fn what_is_handed_on_never_exceeds_its_creator(
             creator in prop::collection::vec(any_grant(), 0..4), new in any_grant(), name in "[ab]{1,4}",

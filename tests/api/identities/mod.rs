@@ -7,6 +7,7 @@ mod platform_admins;
 mod provider;
 mod replicas;
 mod rules;
+mod session_grants;
 mod sessions;
 mod several_teams;
 mod single_use;
