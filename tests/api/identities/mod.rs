@@ -5,6 +5,7 @@ mod audited;
 mod new_keys;
 mod platform_admins;
 mod provider;
+mod readme;
 mod replicas;
 mod rules;
 mod session_grants;
