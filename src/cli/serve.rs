@@ -87,6 +87,16 @@ pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Resu
     if settings.tls.is_none() && !settings.listen.ip().is_loopback() {
         tracing::warn!("the API is plain HTTP off loopback: put a TLS proxy in front, or set TOKEN_BROKER_TLS_CERT");
     }
+    for issuer in &settings.identities.issuers {
+        if let Some(kind) = issuer.suggested_kind() {
+            let (issuer, meant) = (&issuer.url, format!("{}={}", kind.as_str(), issuer.url));
+            tracing::warn!(
+                issuer,
+                meant,
+                "an issuer is taken for a plain one: strangers' triggers are not refused, and no ids are pinned"
+            );
+        }
+    }
     // Bound first: a port in use is found before anything is touched.
     let listener = bind("TOKEN_BROKER_LISTEN", settings.listen)?;
     let ops_listener = bind("TOKEN_BROKER_OPS_LISTEN", settings.ops_listen)?;

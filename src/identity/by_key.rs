@@ -27,10 +27,13 @@ impl Authentication {
         let row = self.store.promptly(|store| async move { store.presented_session(&asked).await }).await?;
         matches(row.as_ref().map(|row| row.sha256.as_slice()), &sha256, id)?;
         let row = row.filter(|row| !row.expired).ok_or_else(|| Unauthenticated::Expired(format!("session {id}")))?;
-        // An issuer that the operator trusts no more takes what it began with it.
-        let issuer = row.recognised_by["issuer"].as_str();
-        if issuer.is_none_or(|issuer| self.kind_of(issuer).is_none()) {
-            return Err(Unauthenticated::Expired(format!("session {id}, whose issuer is not trusted any more,")));
+        // An issuer that the operator trusts no more, or whose claims mean something else now, takes what it began with it. Its kind
+        // stands before the name of whoever began it.
+        let kind = row.recognised_by["issuer"].as_str().and_then(|issuer| self.kind_of(issuer));
+        if kind.is_none_or(|kind| !row.actor.starts_with(&format!("{}:", kind.as_str()))) {
+            return Err(Unauthenticated::Expired(format!(
+                "session {id}, whose issuer is not trusted any more, or not as what it was,"
+            )));
         }
         let given = row.grants.map(|grants| grants.0).unwrap_or_default();
         let grants = Grants(given.into_iter().map(|grant| Grant::stored(&grant.role, grant.tokens)).collect());

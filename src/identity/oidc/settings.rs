@@ -26,6 +26,18 @@ pub struct InvalidIssuer {
     reason: String,
 }
 
+impl IssuerSettings {
+    /// The kind that its address suggests, where it is taken for one of which nothing is known.
+    pub fn suggested_kind(&self) -> Option<IssuerKind> {
+        let url = Url::parse(&self.url).ok().filter(|_| self.kind == IssuerKind::Plain)?;
+        if url.path().contains("/_services/token") {
+            Some(IssuerKind::Github)
+        } else {
+            url.host_str().is_some_and(|host| host.contains("gitlab")).then_some(IssuerKind::Gitlab)
+        }
+    }
+}
+
 impl FromStr for IssuerSettings {
     type Err = InvalidIssuer;
 
@@ -144,6 +156,22 @@ mod tests {
         ] {
             let parsed: IssuerSettings = entry.parse().expect(entry);
             assert_eq!((parsed.url.as_str(), parsed.kind.as_str()), (url, kind), "{entry}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_that_looks_like_another_kind_is_noticed() {
+        for (entry, kind) in [
+            ("https://github.corp/_services/token", Some(IssuerKind::Github)),
+            ("https://tenant.ghe.com/_services/token/acme", Some(IssuerKind::Github)),
+            ("https://gitlab.corp", Some(IssuerKind::Gitlab)),
+            ("https://my-gitlab.example:8443/", Some(IssuerKind::Gitlab)),
+            ("gitlab=https://gitlab.corp", None),
+            ("github=https://github.corp/_services/token", None),
+            ("https://gitlab.com", None),
+            ("https://idp.example/gitlab", None),
+        ] {
+            assert_eq!(entry.parse::<IssuerSettings>().expect(entry).suggested_kind(), kind, "{entry}");
         }
     }
 

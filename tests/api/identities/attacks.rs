@@ -1,15 +1,12 @@
 //! What an attacker tried, and got nothing by.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use serde_json::json;
-use token_broker::identity::IssuerSettings;
+use token_broker::identity::{IssuerKind, IssuerSettings};
 
 use super::World;
 use crate::app::{Client, TestApp, issuer::Issuer};
@@ -201,23 +198,24 @@ async fn who_waits_for_a_look_at_a_rejected_token_is_let_in_anew_too() {
 }
 
 #[tokio::test]
-async fn a_session_ends_with_the_trust_in_its_issuer() {
+async fn a_session_ends_with_the_trust_in_its_issuer_and_with_what_its_claims_mean() {
     let issuer = Issuer::start().await;
     let trusted: IssuerSettings = format!("github={}", issuer.url()).parse().expect("an issuer");
-    let distrusted = Arc::new(AtomicBool::new(false));
-    let now_distrusted = Arc::clone(&distrusted);
+    let trusts: Arc<Mutex<Vec<IssuerSettings>>> = Arc::new(Mutex::new(vec![trusted.clone()]));
+    let now_trusts = Arc::clone(&trusts);
     let app = TestApp::start_changed(move |settings| {
-        let trusted = (!now_distrusted.load(Ordering::SeqCst)).then(|| trusted.clone());
-        settings.identities.issuers = trusted.into_iter().collect();
+        settings.identities.issuers.clone_from(&now_trusts.lock().expect("nobody panicked"));
     })
     .await;
     let mut world = World { app, issuer };
     world.write(world.rule("main", json!({}))).await.expect(201);
     let begun = world.job(json!({})).post("/sessions", json!({})).await.expect(201).json;
     let session = begun["session"].as_str().expect("a session").to_owned();
-    world.app.platform.with_key(session.clone()).get("/whoami").await.expect(200);
-    distrusted.store(true, Ordering::SeqCst);
-    world.app.stop().await;
-    world.app.start_again().await;
-    world.app.platform.with_key(session).get("/whoami").await.refused(401, "unauthenticated");
+    let of_another_kind = IssuerSettings { kind: IssuerKind::Plain, ..trusted.clone() };
+    for (trusting, status) in [(vec![trusted.clone()], 200), (vec![of_another_kind], 401), (vec![], 401), (vec![trusted], 200)] {
+        *trusts.lock().expect("nobody panicked") = trusting;
+        world.app.stop().await;
+        world.app.start_again().await;
+        world.app.platform.with_key(session.clone()).get("/whoami").await.expect(status);
+    }
 }
