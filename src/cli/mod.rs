@@ -32,7 +32,7 @@ enum Command {
     CreateAdminKey(Box<create_admin_key::CreateAdminKeyOptions>),
     /// Asks the audit, and looks after it.
     #[command(subcommand)]
-    Audit(audit::AuditCommand),
+    Audit(Box<audit::AuditCommand>),
     /// Shows, rotates, re-wraps and retires encryption keys.
     #[command(subcommand)]
     Keys(Box<keys::KeysCommand>),

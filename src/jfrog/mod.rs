@@ -142,10 +142,11 @@ impl Jfrog {
         }
     }
 
-    /// Whether JFrog answers at all. Asked without a credential: a bad one counts towards its lock.
+    /// Whether JFrog is there to answer: also where it asks to be left alone, for that refuses a call and leaves nothing in doubt. Asked
+    /// without a credential: a bad one counts towards its lock.
     pub async fn answers(&self, instance: &Instance) -> bool {
         let ping = self.send(instance, Method::GET, "/access/api/v1/system/ping", None, Body::None).await;
-        ping.is_ok_and(|answer| answer.status == 200)
+        ping.is_ok_and(|answer| [200, 429].contains(&answer.status))
     }
 
     async fn post_token(&self, instance: &Instance, bearer: &Bearer, body: Body<'_>, secrets: &[&str]) -> Outcome {

@@ -14,7 +14,7 @@ async fn an_unknown_route_is_a_problem_for_anyone() {
     let answer = app.ci.get("/no/such/route").await.refused(404, "not-found");
     insta::assert_json_snapshot!(answer.shown());
     app.ci.nobody().get("/tokens/").await.refused(404, "not-found");
-    app.admin.get("/tokens/deploy/issue").await.refused(404, "not-found");
+    app.admin.get("/tokens/deploy/absent").await.refused(404, "not-found");
     app.admin.get("/tokens/%00").await.refused(404, "not-found");
     app.admin.get("/tokens/%ff%fe").await.refused(404, "not-found");
     app.admin.get("/tokens/..%2f..%2fhealth").await.refused(404, "not-found");
