@@ -1,6 +1,8 @@
 //! After a leak: whatever was ever handed out stops working. Both chains are made anew first, so that nobody is left without a
 //! token; then what they replaced, and every earlier one that was handed out, is revoked at JFrog.
 
+use std::time::{Duration, Instant};
+
 use super::{Broker, BrokerError, RefreshError, join::RETRY_AFTER, rotate::Ended};
 use crate::{
     actor::Actor,
@@ -9,6 +11,10 @@ use crate::{
     names::Name,
     store::{ChainRow, GivenUp, TokenState, TokenView},
 };
+
+/// How long something else that is under way for the token is waited for, and how often it is looked at.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What became of what was handed out before, by JFrog's ids.
 #[derive(Debug, Default)]
@@ -35,7 +41,16 @@ impl Broker {
     ) -> Result<(TokenView, RevokedHandedOut), RefreshError> {
         caller.authorise(Action::ManageTokens, team, Some(name)).map_err(BrokerError::from)?;
         let (broker, team, name, actor) = (self.clone(), team.clone(), name.clone(), actor.clone());
-        let work = async move { broker.renew_and_revoke(&team, name.as_str(), &actor).await };
+        let work = async move {
+            let began = Instant::now();
+            loop {
+                match broker.renew_and_revoke(&team, name.as_str(), &actor).await {
+                    // Often it is only the sweep after the last time this was called.
+                    Err(RefreshError::Broker(BrokerError::Busy)) if began.elapsed() < PATIENCE => tokio::time::sleep(LOOK).await,
+                    done => return done,
+                }
+            }
+        };
         self.spawn(work).await.unwrap_or(Err(BrokerError::TaskEnded.into()))
     }
 

@@ -157,11 +157,11 @@ async fn rewrap(store: &Store, keys: &Keys) -> anyhow::Result<()> {
         let rewrapped = keys.rewrap(store, Instant::now() + STEP).await?;
         let status = keys.status(store).await?;
         let left = status.rewrap.as_ref().map_or(0, |(_, left)| *left);
-        bar("wrapped", status.rotation.keys - left, status.rotation.keys);
+        bar("wrapped", (status.rotation.keys - left).max(0), status.rotation.keys);
         match rewrapped {
             Rewrapped::Unfinished => {}
             Rewrapped::Done => break,
-            Rewrapped::Elsewhere => anyhow::bail!("{left} data keys are wrapped by master keys that are not in the list"),
+            Rewrapped::Elsewhere => anyhow::bail!("{left} keys are wrapped by master keys that are not in the list"),
             Rewrapped::Stuck => anyhow::bail!("some data keys do not open: the log above names them"),
         }
     }
@@ -215,7 +215,7 @@ fn told(status: &KeyStatus) -> String {
         lines.push(format!("rotating: {done} of {} rows, {} teams wait for their key", rotation.rows, rotation.teams_waiting));
     }
     if let Some((by, left)) = &status.rewrap {
-        lines.push(format!("re-wrapping by {by}: {left} data keys are left"));
+        lines.push(format!("re-wrapping by {by}: {left} keys are left"));
     }
     lines.into_iter().map(|line| line + "\n").collect()
 }

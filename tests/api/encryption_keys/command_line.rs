@@ -32,11 +32,9 @@ async fn an_operator_rotates_re_wraps_and_is_told_what_a_retirement_waits_for() 
     app.register("deploy").await;
     let old = app.master_keys.clone();
     let said = keys(&app, &old, &["status"]).await;
-    assert!(
-        said.out.contains("master key k1  (wraps): 1 data keys, 1 journals") && said.out.contains(&app.journal_id()),
-        "{}",
-        said.out
-    );
+    // One key, or two: the audit's chain has one of its own once its first batch is closed.
+    let wraps = ["1 keys, 1 journals", "2 keys, 1 journals"].map(|keys| format!("master key k1  (wraps): {keys}"));
+    assert!(wraps.iter().any(|wraps| said.out.contains(wraps)) && said.out.contains(&app.journal_id()), "{}", said.out);
 
     let said = keys(&app, &old, &["rotate", "--team", "payments"]).await;
     assert!(said.success && said.out.contains("every row is sealed with its team's new data key"), "{}{}", said.out, said.err);
