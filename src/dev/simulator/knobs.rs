@@ -27,6 +27,8 @@ pub struct Knobs {
     pub latency_ms: u64,
     /// After so many bad bearers in a row the user's bearers are all refused with 403.
     pub lock_user_after_bad_bearers: Option<u32>,
+    /// False: access tokens bear zeros where their signature belongs, and are believed. For load: signing would take most of it.
+    pub sign_tokens: bool,
 }
 
 /// What becomes of an access token once its refresh token was used.
@@ -66,6 +68,7 @@ impl Default for Knobs {
             default_expires_in_seconds: 365 * 86_400,
             latency_ms: 0,
             lock_user_after_bad_bearers: None,
+            sign_tokens: true,
         }
     }
 }

@@ -40,13 +40,23 @@ impl Signer {
     }
 
     pub(super) fn sign(&self, claims: &impl Serialize) -> String {
-        let header = json!({ "typ": "JWT", "alg": "RS256", "kid": self.key_id });
-        let signed = format!("{}.{}", part(&header), part(claims));
+        let signed = self.to_be_signed(claims);
         let mut signature = vec![0; self.pair.public_modulus_len()];
         self.pair
             .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
             .expect("a whole RSA-2048 key signs SHA-256 into a buffer of its modulus' length");
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// The same in form and length, with zeros for a signature.
+    pub(super) fn leave_unsigned(&self, claims: &impl Serialize) -> String {
+        let zeros = URL_SAFE_NO_PAD.encode(vec![0; self.pair.public_modulus_len()]);
+        format!("{}.{zeros}", self.to_be_signed(claims))
+    }
+
+    fn to_be_signed(&self, claims: &impl Serialize) -> String {
+        let header = json!({ "typ": "JWT", "alg": "RS256", "kid": self.key_id });
+        format!("{}.{}", part(&header), part(claims))
     }
 
     /// The claims, when this key signed them. Says nothing about time or revocation.

@@ -25,6 +25,20 @@ async fn an_old_access_token_lives_as_long_as_the_knob_says() {
 }
 
 #[tokio::test]
+async fn tokens_that_bear_no_signature_are_believed_only_while_the_knob_says_so() {
+    let world = World::new().await;
+    world.simulator.knobs(|k| k.sign_tokens = false);
+    let pair = world.pair(json!({})).await;
+    let (status, answer) = world.refresh(&pair).await;
+    assert_eq!(status, 200);
+    let new = Pair::of(&answer);
+    assert_eq!(world.me(&pair.access).await.0, 401, "it was refreshed: only its signature is not asked for");
+    assert_eq!(world.me(&new.access).await.0, 200);
+    world.simulator.knobs(|k| k.sign_tokens = true);
+    assert_eq!(world.me(&new.access).await.0, 401);
+}
+
+#[tokio::test]
 async fn an_expired_bearer_refreshes_inside_the_window_only() {
     let world = World::new().await;
     let expired = unauthorized("Invalid token, expired");
