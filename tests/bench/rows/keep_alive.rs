@@ -34,7 +34,7 @@ pub async fn scan(world: &World) -> anyhow::Result<Measured> {
     few.close().await;
     Ok(Row {
         id: "R14",
-        what: "scan for due tokens with nothing due, 1,000,000 / 10,000 scheduled",
+        what: "scan for due tokens with nothing due, 1,000,000 (short: 100,000) / 10,000",
         bounds: at_most(1.2, 1.0),
         figure: compared.ratio(),
         detail: format!("{most} tokens; {}", compared.told("ms")),
