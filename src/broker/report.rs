@@ -33,7 +33,8 @@ impl Keys {
 /// Before anything is begun: the journal's entries can be opened, and Postgres knows what they need.
 ///
 /// # Errors
-/// A pair that Postgres may not have needs a master key that is not in the list, or as in [`Keys::report`].
+/// A pair that Postgres may not have needs a master key that is not in the list, or the first one was retired; or the journal or
+/// Postgres cannot be read.
 pub async fn report_journal(keys: &Keys, store: &Store, journal: &Journal) -> anyhow::Result<()> {
     let reading = journal.clone();
     for (id, waiting) in blocking(move || reading.master_keys()).await.context("reading the journal")? {
