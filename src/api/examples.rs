@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, IssueError, RefreshError, RegisterError},
-    crypto::MasterKeyError,
     identity::Refusal,
 };
 
@@ -52,7 +51,6 @@ fn samples() -> Vec<Problem> {
         BrokerError::Busy.into(),
         BrokerError::TeamInUse.into(),
         BrokerError::LockedDown.into(),
-        BrokerError::MasterKey(MasterKeyError::Unavailable(String::new(), String::new())).into(),
         BrokerError::KeyInUse { id: "k1".to_owned(), needs: vec!["12 rows of data_keys".to_owned()] }.into(),
         BrokerError::KeyNotEverywhere { id: "k2".to_owned(), replicas: vec![JOURNAL.to_owned()] }.into(),
         BrokerError::JournalAlive(JOURNAL.parse().unwrap_or_default()).into(),
@@ -70,6 +68,7 @@ fn samples() -> Vec<Problem> {
         RefreshError::Uncertain.into(),
         RefreshError::Pending.into(),
         master_key_unusable(),
+        Problem::key_service_unavailable(""),
         Problem::of_status(StatusCode::SERVICE_UNAVAILABLE),
     ]
 }

@@ -119,6 +119,11 @@ impl Problem {
         Self::unavailable(ISSUER_UNAVAILABLE, "Issuer unavailable", detail, reason, wait)
     }
 
+    pub(super) fn key_service_unavailable(reason: impl std::fmt::Display) -> Self {
+        let detail = "The service that keeps the master key cannot be asked: nothing was changed or spent.";
+        Self::unavailable("key-service-unavailable", "Key service unavailable", detail, reason, Duration::from_secs(5))
+    }
+
     /// One answer for what does not exist and for what the caller may not see.
     pub(super) fn not_found(reason: impl std::fmt::Display) -> Self {
         let detail = "There is nothing here, or nothing that this credential may see.";
@@ -243,8 +248,7 @@ impl From<BrokerError> for Problem {
             }
             BrokerError::MasterKey(MasterKeyError::Unavailable(..)) => {
                 tracing::warn!(error = reason, "the key service is not available");
-                let detail = "The service that keeps the master key cannot be asked: nothing was changed or spent.";
-                Self::unavailable("key-service-unavailable", "Key service unavailable", detail, reason, Duration::from_secs(5))
+                Self::key_service_unavailable(reason)
             }
             BrokerError::JfrogUnavailable { detail, retry_after } => {
                 let text = format!("JFrog cannot be reached, or refuses for now: {detail}");

@@ -51,6 +51,15 @@ async fn sigterm_finishes_what_was_begun_and_exits_with_0() {
     assert_eq!(app.database.count("select count(*) from attempts").await, 0, "no attempt is left behind");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_warns_of_what_is_so_and_of_nothing_else() {
+    let app = TestApp::start().await;
+    let journal = tempfile::tempdir().expect("a directory");
+    let log = Replica::start(&app, journal.path(), "info").await.log();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+    assert!(warnings.iter().all(|line| line.contains("JFrog is spoken to without TLS")), "{warnings:#?}");
+}
+
 #[tokio::test]
 async fn swapped_and_truncated_keys_are_refused_by_their_ids() {
     let mut app = TestApp::start().await;
