@@ -43,12 +43,8 @@ async fn a_replica_that_was_frozen_beyond_its_lease_and_wakes_up_with_an_answer_
     };
     let spent = app.simulator.refreshes();
     let healed = admin.refresh("deploy", json!({"max_age": 0, "wait": 20})).await.expect(200);
-    assert_eq!(
-        (&healed.json["refreshed"], app.simulator.refreshes()),
-        (&json!(true), spent),
-        "healed, not rotated: {}",
-        healed.text
-    );
+    // The worker may have been faster: then it is handed out without waiting.
+    assert_eq!(app.simulator.refreshes(), spent, "healed, not rotated: {}", healed.text);
     assert!(app.simulator.is_alive(before.access_token()) && app.simulator.is_alive(healed.access_token()));
 
     frozen.thaw();

@@ -73,7 +73,7 @@ async fn swapped_and_truncated_keys_are_refused_by_their_ids() {
     let journal = tempfile::tempdir().expect("a directory");
     let swapped = refusal(&app, &format!("k1:{},k2:{}", bytes(&two), bytes(&one)), &journal).await;
     assert!(swapped.contains("master key k1 is not the key") || swapped.contains("master key k2 is not the key"), "{swapped}");
-    for cut in [1, 4, 43] {
+    for cut in [1, 4, 20] {
         let short = &one[..one.len() - cut];
         let error = token_broker::crypto::MasterKeys::parse(short).expect_err("refused").to_string();
         assert!(error.contains("master key k1") && !error.contains(&bytes(short)) || bytes(short).is_empty(), "{error}");
