@@ -1,15 +1,17 @@
 //! The sealed files in which a rotated pair waits until Postgres has it.
 //!
 //! An entry is one file: a header line of JSON (nothing secret), and behind it, once JFrog has answered, the sealed raw body.
-//! It is made at its full size, and fsynced with its directory, before JFrog is called: a full disk is noticed while nothing is
-//! spent yet. This module knows bytes and files; it opens nothing.
+//! It has its full size on disk before JFrog is called (`spares`): a full disk is noticed while nothing is spent yet. This module
+//! knows bytes and files; it opens nothing.
 
 mod ids;
+mod prepared;
+mod spares;
 
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,12 +23,18 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use prepared::Prepared;
+
 use crate::{names::Asked, secret::Sealed};
+use spares::Spares;
 
 /// The header has this many bytes, padded; the body's length and the body follow.
 const HEADER: usize = 4096;
-/// What is allocated before the call. JFrog's answers have about 2 KiB; a longer one makes the file grow.
-const PREALLOCATED: usize = 64 * 1024;
+
+/// How entries' names end, of every standing and those set aside.
+const ENTRIES: [&str; 3] = ["pending", "committed", UNREADABLE];
+
+const UNREADABLE: &str = "unreadable";
 
 /// What an entry says in the clear: which attempt it belongs to, and the wrapped key that opens it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,6 +86,10 @@ impl Standing {
             Self::Committed => "committed",
         }
     }
+
+    fn file(self, dir: &Path, attempt: Uuid) -> PathBuf {
+        dir.join(format!("{attempt}.{}", self.extension()))
+    }
 }
 
 /// An entry read back.
@@ -95,16 +107,8 @@ pub struct Entry {
 pub struct Journal {
     dir: PathBuf,
     id: Uuid,
+    spares: Arc<Spares>,
     _lock: Arc<File>,
-}
-
-/// An entry on disk at its full size, waiting for JFrog's answer.
-#[derive(Debug)]
-pub struct Prepared {
-    file: File,
-    path: PathBuf,
-    /// Of what is in use, bytes.
-    length: u64,
 }
 
 impl Journal {
@@ -120,28 +124,34 @@ impl Journal {
             anyhow::anyhow!("the journal directory {} is used by another process: each replica needs its own", dir.display())
         })?;
         let id = ids::own_id(&dir.join("id")).with_context(|| format!("the journal directory {} has no id", dir.display()))?;
-        Ok(Self { dir: dir.to_owned(), id, _lock: Arc::new(lock) })
+        let spares = Spares::find(dir).with_context(|| format!("the journal directory {} cannot be read", dir.display()))?;
+        let journal = Self { dir: dir.to_owned(), id, spares: Arc::new(spares), _lock: Arc::new(lock) };
+        journal.spares.replenish();
+        Ok(journal)
     }
 
     /// Which master keys the entries need, of every standing and those set aside, and how many of each wait for Postgres. Blocks.
     ///
     /// # Errors
-    /// The directory cannot be listed.
+    /// A file cannot be read: what it needs is not known.
     pub fn master_keys(&self) -> io::Result<BTreeMap<String, usize>> {
         let mut needed = BTreeMap::new();
         for file in fs::read_dir(&self.dir)? {
             let path = file?.path();
-            let mut head = Vec::with_capacity(HEADER);
-            // Gone meanwhile, or no entry: then it needs nothing.
-            let read = File::open(&path).and_then(|file| file.take(HEADER as u64).read_to_end(&mut head));
-            let Some(header) = read.ok().and_then(|_| header_of(&head).ok()) else { continue };
-            let waits = path.extension().is_some_and(|extension| extension == Standing::Pending.extension());
-            *needed.entry(header.master_key_id).or_default() += usize::from(waits);
+            let Some(extension) = path.extension().filter(|extension| ENTRIES.iter().any(|known| extension == known)) else {
+                continue;
+            };
+            let waits = extension == Standing::Pending.extension();
+            match head_of(&path) {
+                Ok(header) => *needed.entry(header.master_key_id).or_default() += usize::from(waits),
+                Err(error) if is_gone(&error) || is_no_entry(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(needed)
     }
 
-    /// Makes an entry at its full size and on disk. Blocks.
+    /// Makes an entry of a file that has its full size and is on disk. Blocks.
     ///
     /// # Errors
     /// The disk is full or cannot be written: nothing may be spent now.
@@ -151,16 +161,14 @@ impl Journal {
         if line.len() > HEADER {
             return Err(io::Error::other("the journal header is too long"));
         }
-        line.resize(PREALLOCATED, 0);
-        let path = self.dir.join(format!("{}.pending", header.attempt_id));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        let written = file.write_all(&line).and_then(|()| file.sync_all()).and_then(|()| sync_dir(&self.dir));
-        if let Err(error) = written {
-            // The half-made entry holds nothing; leaving it would fill a full disk further.
-            drop(fs::remove_file(&path));
-            return Err(error);
+        let path = Standing::Pending.file(&self.dir, header.attempt_id);
+        loop {
+            match Prepared::claim(&self.spares.take()?, &line, &path) {
+                // Somebody has tidied up: the next one, or a new one.
+                Err(error) if is_gone(&error) => {}
+                claimed => return claimed,
+            }
         }
-        Ok(Prepared { file, path, length: PREALLOCATED as u64 })
     }
 
     /// The entries' files, by their attempts; `None`: a file that no attempt of ours made. Blocks.
@@ -180,7 +188,7 @@ impl Journal {
     pub fn read(&self, path: &Path) -> io::Result<Option<Entry>> {
         match read_entry(path) {
             Ok((header, body)) => Ok(Some(Entry { header, body, path: path.to_owned() })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -213,7 +221,7 @@ impl Journal {
     /// # Errors
     /// It cannot be renamed.
     pub fn committed(&self, path: &Path) -> io::Result<()> {
-        rename(path, "committed")
+        rename(path, Standing::Committed.extension())
     }
 
     /// Removes an entry that never got its answer. Blocks.
@@ -229,48 +237,7 @@ impl Journal {
     /// # Errors
     /// It cannot be renamed.
     pub fn set_aside(&self, path: &Path) -> io::Result<()> {
-        rename(path, "unreadable")
-    }
-}
-
-impl Prepared {
-    /// Writes the sealed answer and waits until the disk has it. Blocks.
-    ///
-    /// # Errors
-    /// The disk failed; the pair is then in memory only, and must go to Postgres all the same.
-    pub fn save(&mut self, body: &Sealed) -> io::Result<()> {
-        let length = u32::try_from(body.as_bytes().len()).map_err(io::Error::other)?;
-        self.file.seek(SeekFrom::Start(HEADER as u64))?;
-        // The length goes last into the same write: a torn body does not open, and is set aside.
-        self.file.write_all(&[&length.to_be_bytes(), body.as_bytes()].concat())?;
-        self.length = HEADER as u64 + 4 + u64::from(length);
-        self.file.sync_data()
-    }
-
-    /// Postgres has the pair: the entry is kept for a day. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be renamed; then the next start finds it committed already.
-    pub fn committed(self) -> io::Result<()> {
-        // It is kept for a day: what was allocated and not needed is given back. If it cannot be, the disk holds more.
-        drop(self.file.set_len(self.length));
-        rename(&self.path, "committed")
-    }
-
-    /// Nothing came that must be kept. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be removed.
-    pub fn discard(self) -> io::Result<()> {
-        fs::remove_file(&self.path)
-    }
-
-    /// An answer came that nobody can use now: it is set aside, not thrown away. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be renamed.
-    pub fn set_aside(self) -> io::Result<()> {
-        rename(&self.path, "unreadable")
+        rename(path, UNREADABLE)
     }
 }
 
@@ -292,8 +259,25 @@ fn read_entry(path: &Path) -> io::Result<(Header, Option<Sealed>)> {
     Ok((header, (length > 0).then(|| Sealed::from_bytes(body.to_vec()))))
 }
 
+/// The header of a file, if it has one.
+fn head_of(path: &Path) -> io::Result<Header> {
+    let mut head = Vec::with_capacity(HEADER);
+    File::open(path)?.take(HEADER as u64).read_to_end(&mut head)?;
+    header_of(&head)
+}
+
 fn header_of(head: &[u8]) -> io::Result<Header> {
     Ok(serde_json::from_slice(head.split(|byte| *byte == b'\n').next().unwrap_or_default())?)
+}
+
+/// Somebody else was faster.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// It was read, and is not what we wrote. Everything else says nothing of the file: the next look may find it whole.
+pub fn is_no_entry(error: &io::Error) -> bool {
+    error.raw_os_error().is_none()
 }
 
 fn rename(path: &Path, extension: &str) -> io::Result<()> {
@@ -312,7 +296,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn header() -> Header {
+    pub(super) fn header() -> Header {
         Header {
             attempt_id: Uuid::new_v4(),
             team_id: Uuid::new_v4(),
@@ -366,6 +350,18 @@ mod tests {
         journal.set_aside(&foreign).expect("renames");
         assert!(dir.path().join("x.unreadable").exists());
         assert_eq!(journal.backlog().expect("counts"), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_is_not_taken_for_nothing() {
+        let (dir, journal, _) = journal();
+        journal.prepare(&header()).expect("prepares");
+        fs::write(dir.path().join("x.pending"), b"{").expect("writes");
+        fs::create_dir(dir.path().join("lost+found")).expect("makes a directory");
+        assert_eq!(journal.master_keys().expect("reads"), BTreeMap::from([("m".to_owned(), 1)]));
+        let looped = dir.path().join("y.committed");
+        std::os::unix::fs::symlink(&looped, &looped).expect("links");
+        assert!(!is_no_entry(&journal.master_keys().expect_err("unknown")));
     }
 
     #[test]

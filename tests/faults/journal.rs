@@ -63,11 +63,12 @@ async fn an_unreadable_entry_is_set_aside_and_blocks_nothing() {
     let mut app = TestApp::start().await;
     app.register("deploy").await;
     app.stop().await;
-    for file in fs::read_dir(app.journal.path()).expect("the journal").flatten().filter(|f| f.path().extension().is_some()) {
-        let mut bytes = fs::read(file.path()).expect("an entry");
+    let files = fs::read_dir(app.journal.path()).expect("the journal").flatten().map(|file| file.path());
+    for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "committed")) {
+        let mut bytes = fs::read(&path).expect("an entry");
         bytes[5000] ^= 1;
-        fs::write(file.path().with_extension("pending"), bytes).expect("writes");
-        fs::remove_file(file.path()).expect("removes");
+        fs::write(path.with_extension("pending"), bytes).expect("writes");
+        fs::remove_file(path).expect("removes");
     }
     fs::write(app.journal.path().join("nonsense.pending"), b"\0").expect("writes");
     app.start_again().await;

@@ -102,3 +102,23 @@ async fn a_full_disk_of_the_journal_spends_nothing_and_keeps_what_was_begun() {
     all_live(&app, &["deploy"]).await;
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_journal_is_not_felt_while_there_are_entries_made_beforehand() {
+    let mut app = TestApp::start().await;
+    app.register("deploy").await;
+    app.stop().await;
+    let Some(disk) = SmallDisk::over(app.journal.path(), 16) else { return };
+    app.start_again().await;
+    let spares = || {
+        let files = std::fs::read_dir(app.journal.path()).expect("the journal").flatten();
+        files.filter(|file| file.path().extension().is_some_and(|extension| extension == "spare")).count()
+    };
+    until("entries made beforehand", async || spares() == 64).await;
+    disk.fill();
+    for spent in 1..=16 {
+        let rotated = app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
+        assert_eq!((rotated.json["refreshed"].as_bool(), app.simulator.refreshes()), (Some(true), spent), "{}", rotated.text);
+    }
+    assert_eq!((spares(), pairs_waiting(app.journal.path())), (48, 0));
+}

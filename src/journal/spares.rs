@@ -1,0 +1,181 @@
+//! Entries made beforehand, at their full size and on disk: an attempt waits for no disk before JFrog is called, and one that is full
+//! is noticed while nothing is spent yet.
+//!
+//! An attempt writes its header into a spare and renames it. Neither is fsynced then: both are in the kernel, which outlives this
+//! process, and the answer's fsync brings the header with it. Should the machine stop before the new name is on disk, the entry is
+//! found under the old one, by its header.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use uuid::Uuid;
+
+use super::{Standing, UNREADABLE, head_of, is_no_entry, rename, sync_dir};
+
+/// Made beforehand: as many as tokens may be worked on at once.
+const KEPT: usize = 64;
+
+/// What is allocated for each. JFrog's answers have about 2 KiB; a longer one makes the file grow.
+pub(super) const PREALLOCATED: usize = 64 * 1024;
+
+const EXTENSION: &str = "spare";
+
+/// A directory's spare entries.
+#[derive(Debug)]
+pub(super) struct Spares {
+    dir: PathBuf,
+    made: Mutex<Made>,
+}
+
+#[derive(Debug, Default)]
+struct Made {
+    ready: Vec<PathBuf>,
+    /// Whether a thread is making more.
+    at_work: bool,
+}
+
+impl Spares {
+    /// What an earlier process left: spares, and entries whose new name the disk does not have.
+    pub(super) fn find(dir: &Path) -> io::Result<Self> {
+        let mut ready = Vec::new();
+        let paths = fs::read_dir(dir)?.flatten().map(|file| file.path());
+        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)) {
+            match head_of(&path) {
+                Ok(header) => fs::rename(&path, Standing::Pending.file(dir, header.attempt_id))?,
+                Err(error) if !is_no_entry(&error) => return Err(error),
+                Err(_) if !is_empty(&path)? => rename(&path, UNREADABLE)?,
+                Err(_) if fs::metadata(&path)?.len() == PREALLOCATED as u64 => ready.push(path),
+                // Half-made.
+                Err(_) => fs::remove_file(&path)?,
+            }
+        }
+        Ok(Self { dir: dir.to_owned(), made: Mutex::new(Made { ready, at_work: false }) })
+    }
+
+    /// One of them; made now, if none is left. Blocks.
+    ///
+    /// # Errors
+    /// The disk is full or cannot be written: nothing may be spent now.
+    pub(super) fn take(self: &Arc<Self>) -> io::Result<PathBuf> {
+        let ready = self.made().ready.pop();
+        self.replenish();
+        ready.map_or_else(|| self.make(1)?.pop().ok_or_else(|| io::ErrorKind::Other.into()), Ok)
+    }
+
+    /// Makes more in a thread of its own, when half of them are gone.
+    pub(super) fn replenish(self: &Arc<Self>) {
+        {
+            let mut made = self.made();
+            if made.at_work || made.ready.len() > KEPT / 2 {
+                return;
+            }
+            made.at_work = true;
+        }
+        let spares = Arc::clone(self);
+        std::thread::spawn(move || {
+            let more = spares.make(KEPT - spares.made().ready.len().min(KEPT));
+            let mut made = spares.made();
+            made.at_work = false;
+            match more {
+                Ok(more) => made.ready.extend(more),
+                Err(error) => tracing::warn!(%error, "no journal entries could be made beforehand"),
+            }
+        });
+    }
+
+    /// At their full size and on disk.
+    fn make(&self, count: usize) -> io::Result<Vec<PathBuf>> {
+        let paths: Vec<PathBuf> = (0..count).map(|_| self.dir.join(format!("{}.{EXTENSION}", Uuid::new_v4()))).collect();
+        let made = paths.iter().try_for_each(|path| make_one(path)).and_then(|()| sync_dir(&self.dir));
+        if let Err(error) = made {
+            // Half-made ones hold nothing; leaving them would fill a full disk further.
+            paths.iter().for_each(|path| drop(fs::remove_file(path)));
+            return Err(error);
+        }
+        Ok(paths)
+    }
+
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn make_one(path: &Path) -> io::Result<()> {
+    let mut file = super::private_file(path)?;
+    // Written, not only allocated: the answer's fsync then has data to bring to the disk and nothing else.
+    file.write_all(&[0; PREALLOCATED])?;
+    file.sync_all()
+}
+
+fn is_empty(path: &Path) -> io::Result<bool> {
+    Ok(fs::read(path)?.iter().all(|byte| *byte == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Journal, tests::header},
+        *,
+    };
+
+    fn spares(dir: &Path) -> Vec<PathBuf> {
+        let paths = fs::read_dir(dir).expect("lists").flatten().map(|file| file.path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)).collect()
+    }
+
+    fn until(condition: impl Fn() -> bool) {
+        while !condition() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn more_are_made_before_none_is_left_and_an_earlier_process_spares_are_used() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for _ in 0..2 {
+            let journal = Journal::open(dir.path()).expect("opens");
+            for _ in 0..KEPT * 2 {
+                journal.prepare(&header()).expect("prepares").discard().expect("removes");
+            }
+            until(|| !journal.spares.made().at_work);
+            let ready = journal.spares.made().ready.clone();
+            assert!((KEPT / 2..=KEPT).contains(&ready.len()), "{}", ready.len());
+            assert_eq!(spares(dir.path()).len(), ready.len(), "each is known");
+        }
+    }
+
+    #[test]
+    fn an_entry_whose_new_name_is_not_on_disk_is_found_by_its_header() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let journal = Journal::open(dir.path()).expect("opens");
+        let (header, body) = (header(), crate::secret::Sealed::from_bytes(vec![7; 100]));
+        journal.prepare(&header).expect("prepares").save(&body).expect("saves");
+        until(|| !journal.spares.made().at_work);
+        drop(journal);
+        // As if the machine had stopped: the rename is undone, another spare was never written whole.
+        let pending = Standing::Pending.file(dir.path(), header.attempt_id);
+        rename(&pending, EXTENSION).expect("renames");
+        fs::write(dir.path().join("half.spare"), [0; 100]).expect("writes");
+        fs::write(dir.path().join("torn.spare"), [7; PREALLOCATED]).expect("writes");
+        let journal = Journal::open(dir.path()).expect("opens again");
+        let entry = journal.read(&pending).expect("an entry").expect("is there");
+        assert_eq!((entry.header.attempt_id, entry.body), (header.attempt_id, Some(body)));
+        assert!(!dir.path().join("half.spare").exists());
+        assert!(dir.path().join("torn.unreadable").exists(), "nobody knows what it was: it is kept");
+    }
+
+    #[test]
+    fn without_a_directory_to_write_nothing_is_prepared() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let journal = Journal::open(dir.path()).expect("opens");
+        until(|| !journal.spares.made().at_work);
+        fs::remove_dir_all(dir.path()).expect("removes");
+        for _ in 0..KEPT * 2 {
+            assert!(journal.prepare(&header()).is_err());
+        }
+    }
+}
