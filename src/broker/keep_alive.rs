@@ -53,12 +53,18 @@ impl Broker {
         }
         let advance = self.advance((view.team_id, view.name.clone(), false), &Actor::system()).await;
         Ok(Settled::Later(match advance {
-            // The other chain is the older one now: its own half life says when.
-            Advance::Changed => Duration::from_secs(1),
+            Advance::Changed => self.until_next(&view).await?,
             Advance::NotDue { .. } => until(&view, view.rotatable_at).max(Duration::from_secs(1)),
             Advance::Unavailable { retry_after, .. } => jittered(retry_after.max(TRY_AGAIN)),
             _ => jittered(TRY_AGAIN),
         }))
+    }
+
+    /// After a rotation the other chain is the older one: its own half life says when. That JFrog knows the user has just been seen.
+    async fn until_next(&self, view: &TokenView) -> Result<Duration, BrokerError> {
+        let now = self.store.token_by_id(view.team_id, view.id).await?.filter(|now| now.missing().is_none());
+        let next = now.as_ref().and_then(|now| Some(until_half_life(now, now.older()?)));
+        Ok(next.unwrap_or_default().min(jittered(PROBE)).max(Duration::from_secs(1)))
     }
 }
 

@@ -42,7 +42,7 @@ mod worker;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -134,6 +134,10 @@ pub struct Parts {
     looked_into: Cache<String, bool>,
     /// Jobs of each lane that may run at once.
     job_rooms: [(Lane, Arc<Semaphore>); 3],
+    /// Rung when a job has ended.
+    place_free: Notify,
+    /// Whether a job was put off since the worker's last turn, because its instance's places were all taken.
+    crowded: AtomicBool,
     /// Of those with tokens, with each instance of JFrog.
     instance_room: HashMap<String, Semaphore>,
     /// Child tokens that are asked of each instance at once.
@@ -186,6 +190,8 @@ impl Broker {
                 (Lane::Notices, room(worker::ERRANDS_AT_ONCE)),
                 (Lane::Errands, room(worker::ERRANDS_AT_ONCE)),
             ],
+            place_free: Notify::new(),
+            crowded: AtomicBool::new(false),
             instance_room,
             issue_room,
             tasks: TaskTracker::new(),

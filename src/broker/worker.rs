@@ -2,7 +2,7 @@
 //! has been away.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,8 @@ use crate::store::{Job, JobKind, Lane, Signals, TokenView};
 pub(super) const JOBS_AT_ONCE: usize = 64;
 /// Taken in one turn: the rest is for the other replicas.
 const JOBS_A_TURN: usize = 16;
+/// Places that must be free before more is taken between two turns: a question for each would be one to Postgres for each job.
+const WORTH_ASKING: usize = 4;
 /// Of these, jobs with one instance of JFrog.
 pub(super) const JOBS_PER_INSTANCE: usize = 32;
 /// Errands that run at once, and notices.
@@ -40,13 +42,21 @@ impl Broker {
         };
         // Made once: a timer made anew at each turn would never ring while signals keep coming.
         let (mut jobs, mut journal, mut report) = (every(self.timing.poll), every(TEND_JOURNAL), every(REPORT));
-        let mut connected = false;
+        let (mut connected, mut more) = (false, false);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 _ = jobs.tick() => {
+                    self.crowded.store(false, Ordering::Relaxed);
                     for (lane, places) in &self.job_rooms {
-                        self.take_jobs(*lane, places).await;
+                        let filled = self.take_jobs(*lane, places).await;
+                        more = if *lane == Lane::Tokens { filled } else { more };
+                    }
+                }
+                // Where an instance's places are all taken, what is due with it would only be taken and put off, over and over.
+                () = self.place_free.notified(), if more && !self.crowded.load(Ordering::Relaxed) => {
+                    if self.free_places() >= WORTH_ASKING {
+                        more = self.take_jobs(Lane::Tokens, &self.job_rooms[0].1).await;
                     }
                 }
                 () = self.left_behind.notified() => self.in_background(|broker| async move { broker.tend_journal().await }),
@@ -78,29 +88,46 @@ impl Broker {
         });
     }
 
-    async fn take_jobs(&self, lane: Lane, places: &Arc<Semaphore>) {
-        let room = i64::try_from(places.available_permits().min(JOBS_A_TURN)).unwrap_or(i64::MAX);
+    /// Places for jobs with tokens: of the instance that has the most, as nobody knows yet whose jobs are due.
+    fn free_places(&self) -> usize {
+        let free = || self.instance_room.values().map(Semaphore::available_permits);
+        let at_jfrog: usize = free().map(|free| JOBS_PER_INSTANCE - free).sum();
+        let on_their_way = (JOBS_AT_ONCE - self.job_rooms[0].1.available_permits()).saturating_sub(at_jfrog);
+        free().max().unwrap_or(0).saturating_sub(on_their_way)
+    }
+
+    /// Takes what is due, and says whether more may be.
+    async fn take_jobs(&self, lane: Lane, places: &Arc<Semaphore>) -> bool {
+        let most = if lane == Lane::Tokens { self.free_places().min(JOBS_A_TURN) } else { JOBS_A_TURN };
+        let room = places.available_permits().min(most);
         if room == 0 {
-            return;
+            return true;
         }
+        let limit = i64::try_from(room).unwrap_or(i64::MAX);
         let hold = self.timing.lease;
         // This loop also hears that Postgres came back: it must not hang on a connection to one that is gone.
-        let jobs = match self.store.promptly(move |store| async move { store.take_jobs(lane, room, hold).await }).await {
+        let jobs = match self.store.promptly(move |store| async move { store.take_jobs(lane, limit, hold).await }).await {
             Ok(jobs) => jobs,
-            Err(error) => return tracing::warn!(%error, "due jobs could not be read"),
+            Err(error) => {
+                tracing::warn!(%error, "due jobs could not be read");
+                return false;
+            }
         };
+        let filled = jobs.len() == room;
         for job in jobs {
             let broker = self.clone();
             // Only this loop takes permits, and it took no more jobs than there were.
             let permit = Arc::clone(places).acquire_owned().await;
             self.spawn(async move {
-                let _permit = permit;
                 if let Err(error) = broker.run_job(&job).await {
                     // It becomes due again by itself when its hold is over.
                     tracing::warn!(%error, ?job, "a job failed");
                 }
+                drop(permit);
+                broker.place_free.notify_one();
             });
         }
+        filled
     }
 
     /// Does a job of the lane of tokens.
@@ -116,7 +143,10 @@ impl Broker {
         let Some(view) = view else { return Ok(Settled::Done) };
         // One instance that hangs must not take the places of the others' jobs. One that is not configured any more has none.
         let room = self.instance_room.get(&view.instance).map(|room| room.try_acquire());
-        let Some(Ok(_room)) = room else { return Ok(Settled::Later(NO_ROOM)) };
+        let Some(Ok(_room)) = room else {
+            self.crowded.store(true, Ordering::Relaxed);
+            return Ok(Settled::Later(NO_ROOM));
+        };
         work(view).await
     }
 
