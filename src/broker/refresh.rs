@@ -114,6 +114,7 @@ impl Broker {
         caller.authorise(Action::Refresh, team, Some(name)).map_err(BrokerError::from)?;
         let (broker, caller, team, name) = (self.clone(), Arc::clone(caller), team.clone(), name.clone());
         let (asked, actor) = (ask.clone(), actor.clone());
+        // What does not wait for a rotation is in boxes: thousands who do would each keep room for it.
         // A task, because a statement must not be cancelled half-way; and not for longer than the caller waits, because only the
         // kernel notices after many minutes that a Postgres went away without a word.
         let flow = self.spawn(async move { broker.hand_out_or_wait(&caller, &team, &name, &asked, &actor).await });
@@ -134,7 +135,7 @@ impl Broker {
     ) -> Result<HandedOut, RefreshError> {
         let deadline = Instant::now() + ask.wait;
         if let Some(rejected) = &ask.rejected_token_id
-            && let Ok(looked) = tokio::time::timeout_at(deadline, self.look_into(team, name, rejected, actor)).await
+            && let Ok(looked) = tokio::time::timeout_at(deadline, Box::pin(self.look_into(team, name, rejected, actor))).await
         {
             looked?;
         }
@@ -150,10 +151,10 @@ impl Broker {
             }
             // Subscribed before the read: a commit between the two is not missed.
             let mut signals = self.signals.subscribe();
-            let found = self.store.hand_out(team.id, name.as_str(), &rule, &[], actor).await?;
+            let found = self.store.hand_out(team.id, name.as_str(), &rule, None, actor).await?;
             if let Some(found) = &found {
                 if found.handed {
-                    return self.answer(team, found, seen, None).await;
+                    return Box::pin(self.answer(team, found, seen, None)).await;
                 }
                 if found.locked_down {
                     return Err(BrokerError::LockedDown.into());
@@ -198,7 +199,7 @@ impl Broker {
         if !self.authentication.still_holds(caller).await? {
             return Err(BrokerError::CredentialGone.into());
         }
-        self.hand_out_anyway(team, name, rule, (stuck, seen), actor).await
+        Box::pin(self.hand_out_anyway(team, name, rule, (stuck, seen), actor)).await
     }
 
     /// Nothing newer is to be had now: the current token, if it is still good.
@@ -213,7 +214,7 @@ impl Broker {
         let rule = HandOutRule { any_age: true, ..rule };
         // What is older than asked for only because nothing may be rotated yet is good, as long as it lives long enough.
         if matches!(stuck, Stuck::NotDue) {
-            let found = self.store.hand_out(team.id, name.as_str(), &rule, &[], actor).await?;
+            let found = self.store.hand_out(team.id, name.as_str(), &rule, None, actor).await?;
             if let Some(found) = found.filter(|found| found.handed) {
                 return self.answer(team, &found, seen, None).await;
             }
@@ -225,7 +226,7 @@ impl Broker {
             Stuck::Unavailable { .. } => (Warning::JfrogUnavailable, rule.min_ttl),
         };
         let rule = HandOutRule { min_ttl, ..rule };
-        let found = self.store.hand_out(team.id, name.as_str(), &rule, &[warning.as_str()], actor).await?;
+        let found = self.store.hand_out(team.id, name.as_str(), &rule, Some(warning.as_str()), actor).await?;
         if let Some(found) = found.filter(|found| found.handed) {
             return self.answer(team, &found, seen, Some(warning)).await;
         }

@@ -257,7 +257,12 @@ impl Broker {
                     tracing::warn!(old = key.id(), new = current.id(), "a pair is sealed anew: its data key was closed");
                     key = current;
                 }
-                other => return Ok(other?),
+                other => {
+                    let (store, token) = (self.store.clone(), attempt.token_id);
+                    // Nobody waits for it: who misses the signal looks again.
+                    self.spawn(async move { drop(store.tell(token).await) });
+                    return Ok(other?);
+                }
             }
         }
     }

@@ -23,8 +23,21 @@ use crate::{
 /// Longest credential that is looked at.
 const LONGEST: usize = 16 * 1024;
 
-/// How long what was verified is remembered: as long as a revocation may take to be felt.
+/// How long a revocation may take to be felt, and so how long what was verified holds by itself.
 const REMEMBERED: Duration = Duration::from_secs(1);
+
+/// A job is compared with rules that were read earlier: the two must not add up to more.
+pub(super) const HALF: Duration = Duration::from_millis(500);
+
+/// How long it is remembered at most, while nobody has changed who may do what (see [`crate::store::Assurance`]). Until then no use
+/// is noted.
+pub(super) const LONGEST_REMEMBERED: Duration = Duration::from_secs(60);
+
+/// A caller, and how long it may be remembered.
+pub(super) type Lasting = (Duration, Caller);
+
+/// An issuer's rules, and when they were read.
+pub(super) type RulesRead = (Instant, Arc<[Rule]>);
 
 /// Verifies credentials.
 #[derive(Clone)]
@@ -38,7 +51,7 @@ pub struct Authentication {
     /// verified now.
     again: Cache<[u8; 32], Verified>,
     /// By issuer.
-    pub(super) rules: Cache<String, Arc<[Rule]>>,
+    pub(super) rules: Cache<String, RulesRead>,
     /// What rules learnt just now, by their id.
     pub(super) learnt: Cache<Uuid, Option<Claims>>,
     /// Rules whose use was recorded within the last minute.
@@ -55,15 +68,16 @@ impl std::fmt::Debug for Authentication {
 #[derive(Clone)]
 struct Verified {
     begun: Instant,
+    lasts: Duration,
     caller: Arc<Caller>,
 }
 
 /// Counted from when the verification began, however long that took.
-struct RememberedFor(Duration);
+struct FromItsBeginning;
 
-impl Expiry<[u8; 32], Verified> for RememberedFor {
+impl Expiry<[u8; 32], Verified> for FromItsBeginning {
     fn expire_after_create(&self, _: &[u8; 32], verified: &Verified, _: Instant) -> Option<Duration> {
-        Some(self.0.saturating_sub(verified.begun.elapsed()))
+        Some(verified.lasts.saturating_sub(verified.begun.elapsed()))
     }
 }
 
@@ -94,17 +108,15 @@ impl Shown {
 impl Authentication {
     /// Over this store, trusting these issuers; `platform_rules` say which of their identities are platform admins.
     pub fn new(store: Store, issuers: Issuers, platform_rules: Vec<PlatformRule>) -> Self {
-        let remembered = |time| Cache::builder().max_capacity(10_000).expire_after(RememberedFor(time)).build();
-        // A job is compared with rules that were read earlier: the two must not add up to more.
-        let half = || remembered(REMEMBERED / 2);
+        let callers = || Cache::builder().max_capacity(10_000).expire_after(FromItsBeginning).build();
         Self {
             store,
             issuers,
             platform_rules: platform_rules.into(),
-            recent: remembered(REMEMBERED),
-            jobs: half(),
-            again: half(),
-            rules: Cache::builder().max_capacity(1_000).time_to_live(REMEMBERED / 2).build(),
+            recent: callers(),
+            jobs: callers(),
+            again: callers(),
+            rules: Cache::builder().max_capacity(1_000).time_to_live(LONGEST_REMEMBERED).build(),
             learnt: Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED).build(),
             touched: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
         }
@@ -122,15 +134,18 @@ impl Authentication {
     ) -> Result<Arc<Caller>, Unauthenticated> {
         let of_team = |caller: Arc<Caller>| team.map_or_else(|| Arc::clone(&caller), |team| Arc::new(caller.in_team(team)));
         match Shown::read(credential)? {
-            Shown::Key(key) => remembered(&self.recent, key.sha256, self.by_key(&key.public_id, key.sha256)).await.map(of_team),
+            Shown::Key(key) => {
+                let found = || self.by_key(&key.public_id, key.sha256);
+                self.remembered(&self.recent, key.sha256, found).await.map(of_team)
+            }
             Shown::Session(session) => {
-                let found = self.by_session(&session.public_id, session.sha256);
-                remembered(&self.recent, session.sha256, found).await.map(of_team)
+                let found = || self.by_session(&session.public_id, session.sha256);
+                self.remembered(&self.recent, session.sha256, found).await.map(of_team)
             }
             Shown::Jwt => {
                 let sha256 = crypto::sha256(credential.expose().as_bytes());
-                let caller = remembered(&self.jobs, sha256, self.by_jwt(credential, sha256)).await?;
-                self.admitted(of_team(caller), team, stranger).await
+                let caller = self.remembered(&self.jobs, sha256, || self.by_jwt(credential, sha256)).await?;
+                Box::pin(self.admitted(of_team(caller), team, stranger)).await
             }
         }
     }
@@ -141,9 +156,12 @@ impl Authentication {
     /// Postgres.
     pub async fn still_holds(&self, caller: &Caller) -> Result<bool, StoreError> {
         let found = match &caller.held {
-            Held::Key(id) => remembered(&self.recent, caller.sha256, self.by_key(id, caller.sha256)).await,
-            Held::Session(id) => remembered(&self.recent, caller.sha256, self.by_session(id, caller.sha256)).await,
-            Held::Identity(identity) => remembered(&self.again, caller.sha256, self.by_identity(identity, caller.sha256)).await,
+            Held::Key(id) => self.remembered(&self.recent, caller.sha256, || self.by_key(id, caller.sha256)).await,
+            Held::Session(id) => self.remembered(&self.recent, caller.sha256, || self.by_session(id, caller.sha256)).await,
+            Held::Identity(identity) => {
+                let found = || async { self.by_identity(identity, caller.sha256).await.map(|caller| (HALF, caller)) };
+                self.remembered(&self.again, caller.sha256, found).await
+            }
         };
         match found {
             Ok(now) => {
@@ -171,16 +189,29 @@ impl Authentication {
     pub async fn keep_fresh(self, stop: tokio_util::sync::CancellationToken) {
         self.issuers.keep_fresh(stop).await;
     }
-}
 
-/// A credential is verified once in a while, however many show it: who comes meanwhile waits for the same answer.
-async fn remembered(
-    cache: &Cache<[u8; 32], Verified>,
-    sha256: [u8; 32],
-    verified: impl Future<Output = Result<Caller, Unauthenticated>>,
-) -> Result<Arc<Caller>, Unauthenticated> {
-    let begun = Instant::now();
-    let remembered = async { verified.await.map(|caller| Verified { begun, caller: Arc::new(caller) }) };
-    let verified = cache.try_get_with(sha256, remembered).await;
-    verified.map(|verified| verified.caller).map_err(|error| Arc::try_unwrap(error).unwrap_or_else(|shared| shared.told_again()))
+    /// A credential is verified once in a while, however many show it: who comes meanwhile waits for the same answer.
+    async fn remembered<F>(
+        &self,
+        cache: &Cache<[u8; 32], Verified>,
+        sha256: [u8; 32],
+        verify: impl FnOnce() -> F + Send,
+    ) -> Result<Arc<Caller>, Unauthenticated>
+    where
+        F: Future<Output = Result<Lasting, Unauthenticated>> + Send,
+    {
+        let begun = Instant::now();
+        if let Some(known) = cache.get(&sha256).await {
+            if self.store.assurance().holds(known.begun, REMEMBERED) {
+                return Ok(known.caller);
+            }
+            cache.invalidate(&sha256).await;
+        }
+        // In a box: it is large, and thousands who wait for something else would each keep room for it.
+        let verified = Box::pin(cache.try_get_with(sha256, async {
+            verify().await.map(|(lasts, caller)| Verified { begun, lasts, caller: Arc::new(caller) })
+        }));
+        let verified = verified.await.map(|verified| verified.caller);
+        verified.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(|shared| shared.told_again()))
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use serde_json::{Map, Value, json};
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Authentication, Conditions, Identity, Mismatch, Unauthenticated,
+    authenticate::{HALF, Lasting},
     caller::{Caller, FirstUse, Held, MatchedRule, Membership, Team},
     grant::{Grant, Grants},
     identifying,
@@ -46,9 +48,9 @@ pub(super) struct Rule {
 
 impl Authentication {
     /// The holder of a JWT, not yet admitted.
-    pub(super) async fn by_jwt(&self, credential: &PresentedCredential, sha256: [u8; 32]) -> Result<Caller, Unauthenticated> {
+    pub(super) async fn by_jwt(&self, credential: &PresentedCredential, sha256: [u8; 32]) -> Result<Lasting, Unauthenticated> {
         let identity = Arc::new(self.identity(credential).await?);
-        self.by_identity(&identity, sha256).await
+        self.by_identity(&identity, sha256).await.map(|caller| (HALF, caller))
     }
 
     /// What a call comes to in its team: rules learn, a JWT is used up, a use is noted. Nothing of the kind in other teams, or another
@@ -119,12 +121,19 @@ impl Authentication {
     }
 
     async fn rules_of(&self, issuer: &str) -> Result<Arc<[Rule]>, StoreError> {
-        let (store, asked) = (self.store.clone(), issuer.to_owned());
+        let (store, asked, begun) = (self.store.clone(), issuer.to_owned(), Instant::now());
+        if let Some((read, rules)) = self.rules.get(issuer).await {
+            if self.store.assurance().holds(read, HALF) {
+                return Ok(rules);
+            }
+            self.rules.invalidate(issuer).await;
+        }
         let read = async move {
             let rows = store.promptly(|store| async move { store.trust_rules_of(&asked).await }).await?;
-            Ok(rows.into_iter().filter_map(|row| self.compiled(issuer, row)).collect())
+            Ok((begun, rows.into_iter().filter_map(|row| self.compiled(issuer, row)).collect()))
         };
-        self.rules.try_get_with(issuer.to_owned(), read).await.map_err(|error: Arc<StoreError>| error.told_again())
+        let read = self.rules.try_get_with(issuer.to_owned(), read).await;
+        read.map(|(_, rules)| rules).map_err(|error: Arc<StoreError>| error.told_again())
     }
 
     /// `None`: what was accepted once is no rule any more (the issuer became one of another kind): it lets nobody in.

@@ -1,9 +1,13 @@
 //! API keys and sessions: what their rows say.
 
+use std::time::Duration;
+
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     Authentication, Unauthenticated,
+    authenticate::{LONGEST_REMEMBERED, Lasting},
     caller::{Caller, Held, Membership, Team},
     grant::{Grant, Grants, Role},
 };
@@ -11,18 +15,20 @@ use crate::{crypto, store::PresentedKeyRow};
 
 impl Authentication {
     /// The holder of an API key.
-    pub(super) async fn by_key(&self, id: &str, sha256: [u8; 32]) -> Result<Caller, Unauthenticated> {
+    pub(super) async fn by_key(&self, id: &str, sha256: [u8; 32]) -> Result<Lasting, Unauthenticated> {
         let asked = id.to_owned();
         let row = self.store.promptly(|store| async move { store.presented_key(&asked).await }).await?;
         matches(row.as_ref().map(|row| row.sha256.as_slice()), &sha256, id)?;
         let row = row.filter(|row| !row.expired).ok_or_else(|| Unauthenticated::Expired(format!("API key {id}")))?;
-        let (team, key) = (row.team_id.unwrap_or(Uuid::nil()), row.id);
-        self.store.promptly(move |store| async move { store.touch_api_key(team, key).await }).await?;
-        Ok(holder_of_key(row, id, sha256))
+        if !row.used_lately {
+            let (team, key) = (row.team_id.unwrap_or(Uuid::nil()), row.id);
+            self.store.promptly(move |store| async move { store.touch_api_key(team, key).await }).await?;
+        }
+        Ok((lasts(row.expires_at, row.now), holder_of_key(row, id, sha256)))
     }
 
     /// The holder of a session: whoever began it, with what the rules it came from give.
-    pub(super) async fn by_session(&self, id: &str, sha256: [u8; 32]) -> Result<Caller, Unauthenticated> {
+    pub(super) async fn by_session(&self, id: &str, sha256: [u8; 32]) -> Result<Lasting, Unauthenticated> {
         let asked = id.to_owned();
         let row = self.store.promptly(|store| async move { store.presented_session(&asked).await }).await?;
         matches(row.as_ref().map(|row| row.sha256.as_slice()), &sha256, id)?;
@@ -38,7 +44,7 @@ impl Authentication {
         let given = row.grants.map(|grants| grants.0).unwrap_or_default();
         let grants = Grants(given.into_iter().map(|grant| Grant::stored(&grant.role, grant.tokens)).collect());
         let team = Team { id: row.team_id, name: row.team_name };
-        Ok(Caller {
+        let caller = Caller {
             name: row.actor,
             recognised_by: serde_json::json!({"type": "session", "id": id, "begun_by": row.recognised_by}),
             memberships: vec![Membership { team, grants, rules: Vec::new() }],
@@ -46,8 +52,15 @@ impl Authentication {
             expires_at: Some(row.expires_at),
             held: Held::Session(id.to_owned()),
             sha256,
-        })
+        };
+        Ok((lasts(Some(row.expires_at), row.now), caller))
     }
+}
+
+/// Never beyond its end, by Postgres' clock.
+fn lasts(expires_at: Option<OffsetDateTime>, now: OffsetDateTime) -> Duration {
+    let left = expires_at.map(|at| Duration::try_from(at - now).unwrap_or(Duration::ZERO));
+    left.map_or(LONGEST_REMEMBERED, |left| left.min(LONGEST_REMEMBERED))
 }
 
 /// The same work for an unknown id as for a wrong secret.

@@ -64,8 +64,10 @@ pub struct PresentedKeyRow {
     pub expires_at: Option<OffsetDateTime>,
     /// By Postgres' clock.
     pub expired: bool,
-    /// To the minute.
-    pub last_used_at: Option<OffsetDateTime>,
+    /// Whether its last use was noted within the last minute.
+    pub used_lately: bool,
+    /// Postgres' clock.
+    pub now: OffsetDateTime,
 }
 
 impl Store {
@@ -166,7 +168,8 @@ impl Store {
         Ok(sqlx::query_as!(
             PresentedKeyRow,
             r#"select id as "id!", team_id, team_name, name as "name!", role as "role!", token_patterns as "token_patterns!",
-                      secret_sha256 as "sha256!", expires_at, expired as "expired!", last_used_at
+                      secret_sha256 as "sha256!", expires_at, expired as "expired!",
+                      coalesce(last_used_at > now() - interval '1 minute', false) as "used_lately!", now() as "now!"
                from find_api_key($1)"#,
             public_id
         )

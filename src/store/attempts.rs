@@ -223,7 +223,7 @@ impl Store {
                           moved.jfrog_token_id, moved.fingerprint, named.generation, $15->>'request_id', $15->>'address',
                           jsonb_build_object('chain', moved.letter, 'chain_generation', moved.generation)
                    from named, moved)
-               select pg_notify('token_broker', named.id::text)::text from named"#,
+               select id from named"#,
             attempt.team_id,
             attempt.chain_id,
             attempt.spent_generation,

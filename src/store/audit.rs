@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{PROMPT, Result, Store, StoreError};
+use super::{Result, Store};
 use crate::actor::Actor;
 
 /// Something that was refused.
@@ -114,9 +114,6 @@ impl Store {
         filter: &AuditFilter,
         limit: i64,
     ) -> Result<Vec<AuditRow>> {
-        let _room = tokio::time::timeout(PROMPT, self.audit_room.acquire())
-            .await
-            .map_err(|_| StoreError::Unavailable(sqlx::Error::PoolTimedOut))?;
         let (before, before_id) = filter.before.unzip();
         // A case, and not an `or`: planned for one team, it leaves an equality that the indexes serve in their order; planned for
         // any, nothing that looks cheap, so that Postgres plans anew for the filters that are given.
@@ -149,7 +146,7 @@ impl Store {
             before_id,
             limit
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.audit_pool)
         .await?)
     }
 

@@ -58,8 +58,18 @@ pub struct HandOut {
     pub now: OffsetDateTime,
 }
 
+/// Of one request.
+#[derive(Debug)]
+pub(super) struct Ask {
+    name: String,
+    rule: HandOutRule,
+    warning: Option<&'static str>,
+    actor: Actor,
+}
+
 impl Store {
-    /// Decides and audits. `None`: no such token, or none with an active chain that is in use.
+    /// Decides and audits, in one statement with those who ask for the team's tokens meanwhile. `None`: no such token, or none with
+    /// an active chain that is in use. `warning` stands in the audit.
     ///
     /// # Errors
     /// Postgres; then nothing may be handed out.
@@ -68,65 +78,90 @@ impl Store {
         team: Uuid,
         name: &str,
         rule: &HandOutRule,
-        warnings: &[&'static str],
+        warning: Option<&'static str>,
         actor: &Actor,
     ) -> Result<Option<HandOut>> {
+        let ask = Ask { name: name.to_owned(), rule: rule.clone(), warning, actor: actor.clone() };
+        let store = self.clone();
+        self.hand_outs.ask(team, ask, move |asks| store.clone().hand_out_all(team, asks)).await
+    }
+
+    async fn hand_out_all(self, team: Uuid, asks: Vec<Ask>) -> Result<Vec<Option<HandOut>>> {
         // Never closed; whoever waits too long is told by its own deadline.
         let _room = self.hand_out_room.acquire().await;
-        let row = sqlx::query!(
-            r#"with younger as (
-                   select t.id as token_id, t.team_id, t.name, t.generation, t.subject, c.id as chain_id,
-                          c.generation as chain_generation, c.access_token, c.reference_token, c.jfrog_token_id, c.fingerprint,
-                          c.scope, c.refreshed_at, c.expires_at,
-                          effective_reuse_for(t.reuse_for, c.refreshed_at, c.expires_at) as reuse_for,
-                          locked_down(t.team_id, t.id) as locked_down
-                   from tokens t join chains c on c.token_id = t.id
-                   where (select in_team($1)) and t.team_id = $1 and t.name = $2 and t.state = 'registered' and c.state = 'active'
-                   order by c.refreshed_at desc limit 1),
-               judged as (
-                   select *, coalesce($4 and $3 < reuse_for, false) as raised,
-                          not locked_down and (expires_at is null or expires_at - now() >= make_interval(secs => $5))
-                          and ($7 or coalesce(refreshed_at > $6, false) or now() - refreshed_at <= make_interval(secs =>
-                              case when $4 then greatest(coalesce($3, reuse_for), reuse_for) else coalesce($3, reuse_for) end)) as handed
-                   from younger),
+        let names: Vec<&str> = asks.iter().map(|ask| ask.name.as_str()).collect();
+        let max_ages: Vec<Option<f64>> = asks.iter().map(|ask| ask.rule.max_age.map(|seconds| seconds as f64)).collect();
+        let raise: Vec<bool> = asks.iter().map(|ask| ask.rule.raise_max_age).collect();
+        let min_ttls: Vec<f64> = asks.iter().map(|ask| ask.rule.min_ttl as f64).collect();
+        let since: Vec<Option<OffsetDateTime>> = asks.iter().map(|ask| ask.rule.since).collect();
+        let any_age: Vec<bool> = asks.iter().map(|ask| ask.rule.any_age).collect();
+        let actors: Vec<Json<&Actor>> = asks.iter().map(|ask| Json(&ask.actor)).collect();
+        let warnings: Vec<Option<&str>> = asks.iter().map(|ask| ask.warning).collect();
+        let rows = sqlx::query!(
+            r#"with judged as (
+                   select *, coalesce(raise and max_age < reuse_for, false) as raised,
+                          not locked_down and (expires_at is null or expires_at - now() >= make_interval(secs => min_ttl))
+                          and (any_age or coalesce(refreshed_at > since, false) or now() - refreshed_at <= make_interval(secs =>
+                              case when raise then greatest(coalesce(max_age, reuse_for), reuse_for) else coalesce(max_age, reuse_for) end))
+                          as handed
+                   from unnest($2::text[], $3::float8[], $4::bool[], $5::float8[], $6::timestamptz[], $7::bool[], $8::jsonb[], $9::text[])
+                        with ordinality as ask (name, max_age, raise, min_ttl, since, any_age, actor, warning, place),
+                        lateral (
+                            select t.id as token_id, t.team_id, t.generation, t.subject, c.id as chain_id, c.generation as chain_generation,
+                                   c.access_token, c.reference_token, c.jfrog_token_id, c.fingerprint, c.scope, c.refreshed_at, c.expires_at,
+                                   effective_reuse_for(t.reuse_for, c.refreshed_at, c.expires_at) as reuse_for,
+                                   -- As locked_down() says, which would be planned anew each time.
+                                   exists (select 1 from lockdowns l where l.team_id = t.team_id and coalesce(l.token_id, t.id) = t.id)
+                                   as locked_down
+                            from tokens t join chains c on c.token_id = t.id
+                            where (select in_team($1)) and t.team_id = $1 and t.name = ask.name
+                                  and t.state = 'registered' and c.state = 'active'
+                            order by c.refreshed_at desc limit 1) younger),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, token_id, token_name, jfrog_token_id,
                                              fingerprint, generation, request_id, address, detail)
-                   select team_id, $8::jsonb->>'name', $8->'recognised_by', 'token.hand_out', 'done', token_id, name, jfrog_token_id,
-                          fingerprint, generation, $8->>'request_id', $8->>'address',
-                          case when cardinality($9::text[]) > 0 then jsonb_build_object('warnings', $9) end
+                   select team_id, actor->>'name', actor->'recognised_by', 'token.hand_out', 'done', token_id, name, jfrog_token_id,
+                          fingerprint, generation, actor->>'request_id', actor->>'address',
+                          case when warning is not null then jsonb_build_object('warnings', array[warning]) end
                    from judged where handed)
-               select locked_down as "locked_down!", handed as "handed!", raised as "raised!", token_id, generation, chain_id, chain_generation, access_token,
-                      reference_token, jfrog_token_id, scope, subject, refreshed_at, expires_at, now() as "now!"
+               select place as "place!", locked_down as "locked_down!", handed as "handed!", raised as "raised!", token_id, generation,
+                      chain_id, chain_generation, access_token, reference_token, jfrog_token_id, scope, subject, refreshed_at, expires_at,
+                      now() as "now!"
                from judged"#,
             team,
-            name,
-            rule.max_age.map(|seconds| seconds as f64),
-            rule.raise_max_age,
-            rule.min_ttl as f64,
-            rule.since,
-            rule.any_age,
-            Json(actor) as _,
-            warnings as &[&str]
+            &names as _,
+            &max_ages as _,
+            &raise,
+            &min_ttls,
+            &since as _,
+            &any_age,
+            &actors as _,
+            &warnings as _
         )
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await?;
-        Ok(row.map(|row| HandOut {
-            locked_down: row.locked_down,
-            handed: row.handed,
-            raised: row.raised,
-            token_id: row.token_id,
-            generation: row.generation,
-            chain_id: row.chain_id,
-            chain_generation: row.chain_generation,
-            access_token: row.access_token.map(Sealed::from_bytes),
-            reference_token: row.reference_token.map(Sealed::from_bytes),
-            jfrog_token_id: row.jfrog_token_id,
-            scope: row.scope,
-            subject: row.subject,
-            refreshed_at: row.refreshed_at,
-            expires_at: row.expires_at,
-            now: row.now,
-        }))
+        let mut found: Vec<Option<HandOut>> = asks.iter().map(|_| None).collect();
+        for row in rows {
+            let place = usize::try_from(row.place - 1).ok().and_then(|place| found.get_mut(place));
+            let hand_out = HandOut {
+                locked_down: row.locked_down,
+                handed: row.handed,
+                raised: row.raised,
+                token_id: row.token_id,
+                generation: row.generation,
+                chain_id: row.chain_id,
+                chain_generation: row.chain_generation,
+                access_token: row.access_token.map(Sealed::from_bytes),
+                reference_token: row.reference_token.map(Sealed::from_bytes),
+                jfrog_token_id: row.jfrog_token_id,
+                scope: row.scope,
+                subject: row.subject,
+                refreshed_at: row.refreshed_at,
+                expires_at: row.expires_at,
+                now: row.now,
+            };
+            place.map(|place| place.replace(hand_out));
+        }
+        Ok(found)
     }
 }

@@ -3,6 +3,7 @@
 //! part of a statement that scans a team's table says so itself: which part runs first is the planner's choice.
 
 mod api_keys;
+mod assurance;
 mod attempts;
 mod audit;
 mod audit_batches;
@@ -10,6 +11,7 @@ mod audit_prune;
 mod chains;
 mod children;
 mod data_keys;
+mod gather;
 mod hand_out;
 mod installation;
 mod jobs;
@@ -35,11 +37,15 @@ use std::{
 
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use gather::Gather;
 
 /// Where Postgres is; parsed from a URL.
 pub use sqlx::postgres::PgConnectOptions;
 
 pub use api_keys::{ApiKeyRow, NewApiKey, PresentedKeyRow};
+pub use assurance::Assurance;
 pub use attempts::{Attempt, Committed, Ending, NewAttempt, NewPair};
 pub use audit::{AuditFilter, AuditRow, Event};
 pub use audit_batches::{AuditAhead, AuditBatchRow, AuditText};
@@ -70,8 +76,8 @@ const PROMPT: Duration = Duration::from_secs(5);
 /// Connections that no hand-out uses; one of them listens.
 const KEPT_FREE: usize = 4;
 
-/// Readings of the audit at once: a search through years of it must not keep a connection from what hands out.
-const AUDIT_READINGS: usize = 2;
+/// Connections for reading the audit, made when it is read: a search through years of it must not keep one from what hands out.
+const AUDIT_CONNECTIONS: u32 = 2;
 
 /// How long a connection may take to show that it still works.
 const PING: Duration = Duration::from_secs(1);
@@ -89,8 +95,11 @@ pub struct Store {
     pool: PgPool,
     /// Hand-outs that may use a connection at once: a stampede leaves some to what moves tokens on.
     hand_out_room: Arc<Semaphore>,
-    /// Readings of the audit that may use one.
-    audit_room: Arc<Semaphore>,
+    hand_outs: Gather<hand_out::Ask, Option<HandOut>>,
+    told: Gather<Uuid, ()>,
+    assurance: Arc<Assurance>,
+    /// For readings of the audit alone, which are planned for what each looks for.
+    audit_pool: PgPool,
 }
 
 /// Why a statement did not do what it says.
@@ -186,8 +195,9 @@ impl Store {
             ("idle_in_transaction_session_timeout", "30s"),
             ("statement_timeout", "15s"),
         ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
+        // To plan a hot statement anew each time takes longer than to run it.
+        let planned_once = options.clone().options([("plan_cache_mode", "force_generic_plan")]);
+        let pools = PgPoolOptions::new()
             .acquire_timeout(PROMPT)
             // A ping before each statement would double the hot path's round trips; one after a pause finds dead sockets.
             .test_before_acquire(false)
@@ -203,9 +213,9 @@ impl Store {
                     // An error, unlike `false`, drops it without a farewell: nobody may be there to hear it.
                     tokio::time::timeout(PING, connection.ping()).await.map_err(|_| sqlx::Error::WorkerCrashed)?.map(|()| true)
                 })
-            })
-            .connect_with(options)
-            .await?;
+            });
+        let pool = pools.clone().max_connections(connections).connect_with(planned_once).await?;
+        let audit_pool = pools.max_connections(AUDIT_CONNECTIONS).connect_lazy_with(options);
         // A pooler in between may have dropped the options: then nothing would keep the teams apart.
         let bound = sqlx::query_scalar!(
             r#"select current_user = 'token_broker_app' and row_security_active('tokens')
@@ -216,9 +226,14 @@ impl Store {
             return Err(StoreError::Failed(sqlx::Error::Protocol(why.into())));
         }
         let hand_outs = usize::try_from(connections).unwrap_or(usize::MAX).saturating_sub(KEPT_FREE).max(1);
-        let readings = AUDIT_READINGS.min(hand_outs);
-        let room = |permits| Arc::new(Semaphore::new(permits));
-        Ok(Self { pool, hand_out_room: room(hand_outs), audit_room: room(readings) })
+        Ok(Self {
+            pool,
+            audit_pool,
+            hand_out_room: Arc::new(Semaphore::new(hand_outs)),
+            hand_outs: Gather::default(),
+            told: Gather::default(),
+            assurance: Arc::default(),
+        })
     }
 
     /// Whether Postgres answers and would take a write.
@@ -262,8 +277,14 @@ impl Store {
         done.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)))
     }
 
+    /// What the listening connection vouches for.
+    pub fn assurance(&self) -> &Assurance {
+        &self.assurance
+    }
+
     /// Closes the connections.
     pub async fn close(&self) {
+        self.audit_pool.close().await;
         self.pool.close().await;
     }
 }

@@ -50,6 +50,8 @@ pub struct PresentedSessionRow {
     pub expired: bool,
     /// What its rules give.
     pub grants: Option<Json<Vec<GrantRow>>>,
+    /// Postgres' clock.
+    pub now: OffsetDateTime,
 }
 
 impl Store {
@@ -92,7 +94,7 @@ impl Store {
             PresentedSessionRow,
             r#"select id as "id!", team_id as "team_id!", team_name as "team_name!", secret_sha256 as "sha256!", actor as "actor!",
                       recognised_by as "recognised_by!", expires_at as "expires_at!", expired as "expired!",
-                      grants as "grants: Json<Vec<GrantRow>>"
+                      grants as "grants: Json<Vec<GrantRow>>", now() as "now!"
                from find_session($1)"#,
             public_id
         )

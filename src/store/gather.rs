@@ -1,0 +1,169 @@
+//! One statement for all who come while another runs: each waits for its own row, and all commit together.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{Result, StoreError};
+
+/// Asks that one statement serves, at most.
+const TOGETHER: usize = 64;
+
+/// Statements of one team at a time: while one waits for the disk, the next is at work.
+const AT_A_TIME: usize = 2;
+
+type Queue<A, R> = VecDeque<(A, oneshot::Sender<Result<R>>)>;
+
+/// What is asked of Postgres, by team: row-level security lets a statement see one.
+#[derive(Debug)]
+pub(super) struct Gather<A, R>(Arc<Mutex<HashMap<Uuid, Waiting<A, R>>>>);
+
+#[derive(Debug)]
+struct Waiting<A, R> {
+    asks: Queue<A, R>,
+    statements: usize,
+}
+
+impl<A, R> Clone for Gather<A, R> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<A, R> Default for Gather<A, R> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<A: Send + 'static, R: Send + 'static> Gather<A, R> {
+    /// The answer to one ask. `statement` answers many, each at its place; it runs in a task of its own, which no caller cancels.
+    ///
+    /// # Errors
+    /// The statement's, which is everybody's who shared it.
+    pub(super) async fn ask<F>(&self, team: Uuid, ask: A, statement: impl Fn(Vec<A>) -> F + Send + 'static) -> Result<R>
+    where
+        F: Future<Output = Result<Vec<R>>> + Send,
+    {
+        let (sender, answer) = oneshot::channel();
+        let turn = {
+            let mut teams = lock(&self.0);
+            let waiting = teams.entry(team).or_insert_with(|| Waiting { asks: Queue::new(), statements: 0 });
+            waiting.asks.push_back((ask, sender));
+            (waiting.statements < AT_A_TIME).then(|| {
+                waiting.statements += 1;
+                Turn { gather: self.clone(), team, over: false }
+            })
+        };
+        if let Some(mut turn) = turn {
+            tokio::spawn(async move {
+                while let Some((asks, senders)) = turn.next() {
+                    answer_all(senders, statement(asks).await);
+                }
+            });
+        }
+        answer.await.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::WorkerCrashed)))
+    }
+}
+
+fn answer_all<R>(senders: Vec<oneshot::Sender<Result<R>>>, answers: Result<Vec<R>>) {
+    // Who waits no longer needs no answer.
+    match answers {
+        Ok(answers) => senders.into_iter().zip(answers).for_each(|(sender, answer)| drop(sender.send(Ok(answer)))),
+        Err(error) => senders.into_iter().for_each(|sender| drop(sender.send(Err(error.told_again())))),
+    }
+}
+
+/// One of a team's statements at a time, until nobody waits.
+struct Turn<A, R> {
+    gather: Gather<A, R>,
+    team: Uuid,
+    over: bool,
+}
+
+impl<A, R> Turn<A, R> {
+    fn next(&mut self) -> Option<(Vec<A>, Vec<oneshot::Sender<Result<R>>>)> {
+        let mut teams = lock(&self.gather.0);
+        let asks = teams.get_mut(&self.team).map(|waiting| {
+            let some = waiting.asks.len().min(TOGETHER);
+            waiting.asks.drain(..some).unzip()
+        });
+        let asks = asks.filter(|(asks, _): &(Vec<A>, _)| !asks.is_empty());
+        // Under the same lock: who asks from now on takes a turn anew.
+        if asks.is_none() {
+            self.over = true;
+            leave(&mut teams, self.team);
+        }
+        asks
+    }
+}
+
+impl<A, R> Drop for Turn<A, R> {
+    /// A statement that panicked: whoever waits for nobody is told so by the end of its channel.
+    fn drop(&mut self) {
+        if !self.over {
+            leave(&mut lock(&self.gather.0), self.team);
+        }
+    }
+}
+
+fn leave<A, R>(teams: &mut HashMap<Uuid, Waiting<A, R>>, team: Uuid) {
+    if let Some(waiting) = teams.get_mut(&team) {
+        waiting.statements -= 1;
+        if waiting.statements == 0 {
+            teams.remove(&team);
+        }
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_meanwhile_shares_a_statement_and_gets_its_own_answer() {
+        let (gather, statements) = (Gather::default(), Arc::new(AtomicUsize::new(0)));
+        let double = |statements: &Arc<AtomicUsize>| {
+            let statements = Arc::clone(statements);
+            move |asks: Vec<usize>| {
+                statements.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    tokio::task::yield_now().await;
+                    Ok(asks.into_iter().map(|ask| ask * 2).collect())
+                }
+            }
+        };
+        let asks = (0..1000).map(|ask| gather.ask(Uuid::nil(), ask, double(&statements)));
+        let answers: Vec<usize> = join_all(asks).await.into_iter().map(|answer| answer.expect("answered")).collect();
+        assert_eq!(answers, (0..1000).map(|ask| ask * 2).collect::<Vec<_>>());
+        assert!((1000 / TOGETHER..100).contains(&statements.load(Ordering::Relaxed)), "{statements:?}");
+        assert!(lock(&gather.0).is_empty(), "nothing is kept of a team that is quiet");
+    }
+
+    #[tokio::test]
+    async fn an_error_and_a_panic_are_told_to_all_who_shared_them_and_block_nobody() {
+        let gather = Gather::default();
+        let refused = |_: Vec<()>| async { Err::<Vec<()>, _>(StoreError::Taken("a_name".to_owned())) };
+        for answer in join_all((0..10).map(|_| gather.ask(Uuid::nil(), (), refused))).await {
+            assert!(matches!(answer, Err(StoreError::Taken(name)) if name == "a_name"));
+        }
+        #[expect(unreachable_code, reason = "it panics before it answers")]
+        let panics = |_: Vec<()>| async { Ok(panic!("on purpose")) };
+        for answer in join_all((0..10).map(|_| gather.ask(Uuid::nil(), (), panics))).await {
+            assert!(matches!(answer, Err(StoreError::Unavailable(_))));
+        }
+        gather.ask(Uuid::nil(), (), |asks| async { Ok(asks) }).await.expect("asked anew");
+    }
+}
