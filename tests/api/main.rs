@@ -6,6 +6,7 @@ mod audit_chain;
 mod audit_list;
 mod authentication;
 mod authorization;
+mod counters;
 mod encryption_keys;
 mod health;
 mod identities;

@@ -1,11 +1,17 @@
 //! One Postgres for all tests of this process, a database for each, copied from one that was migrated once.
 
+use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use token_broker::{dev::postgres::Cluster, store};
+use tempfile::TempDir;
+use token_broker::{
+    dev::postgres::{Cluster, Durability},
+    store,
+};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -15,6 +21,7 @@ pub struct TestDatabase {
     url: String,
     /// A server that no other test uses, where the test is hard on it.
     own: Option<Cluster>,
+    _dir: Option<TempDir>,
 }
 
 impl TestDatabase {
@@ -22,7 +29,7 @@ impl TestDatabase {
         let cluster = cluster().await;
         let name = format!("test_{}", Uuid::new_v4().simple());
         cluster.create_database(&name, Some("template_broker")).await.expect("a database");
-        let database = Self { url: cluster.url(&name), own: None };
+        let database = Self { url: cluster.url(&name), own: None, _dir: None };
         // A copy has the original's installation id; this is a new installation.
         database.run("update installation set id = gen_random_uuid(), database_identity = null").await;
         database
@@ -33,7 +40,7 @@ impl TestDatabase {
         let original = self.text("select current_database()").await;
         let name = format!("copy_{}", Uuid::new_v4().simple());
         cluster().await.create_database(&name, Some(&original)).await.expect("a copy");
-        Self { url: cluster().await.url(&name), own: None }
+        Self { url: cluster().await.url(&name), own: None, _dir: None }
     }
 
     /// On a server of its own, that may be crashed.
@@ -42,7 +49,24 @@ impl TestDatabase {
         cluster.create_database("alone", None).await.expect("a database");
         let url = cluster.url("alone");
         store::migrate(url.parse().expect("a URL")).await.expect("migrates");
-        Self { url, own: Some(cluster) }
+        Self { url, own: Some(cluster), _dir: None }
+    }
+
+    /// On a server of its own, that counts the statements (`pg_stat_statements`).
+    pub async fn counting() -> Self {
+        // The server's account passes through it.
+        let dir = tempfile::Builder::new().permissions(Permissions::from_mode(0o711)).tempdir().expect("a directory");
+        let place = dir.path().join("postgres");
+        let cluster = Cluster::start(&place, Durability::Fast).await.expect("a private Postgres");
+        let preloading = Self { url: cluster.url("postgres"), own: None, _dir: None };
+        preloading.run("alter system set shared_preload_libraries = 'pg_stat_statements'").await;
+        cluster.stop().await.expect("stops");
+        let cluster = Cluster::start(&place, Durability::Fast).await.expect("a private Postgres");
+        cluster.create_database("counting", None).await.expect("a database");
+        let database = Self { url: cluster.url("counting"), own: Some(cluster), _dir: Some(dir) };
+        database.run("create extension pg_stat_statements").await;
+        store::migrate(database.url.parse().expect("a URL")).await.expect("migrates");
+        database
     }
 
     /// Crashes the server as a killed backend does: every connection is cut, memory is gone, the log is replayed.
@@ -55,7 +79,7 @@ impl TestDatabase {
 
     /// A database elsewhere, which the service migrates itself.
     pub fn at(url: String) -> Self {
-        Self { url, own: None }
+        Self { url, own: None, _dir: None }
     }
 
     pub fn url(&self) -> &str {

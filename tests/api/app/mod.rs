@@ -73,8 +73,14 @@ impl TestApp {
 
     /// The same, trusting these issuers, written as in the configuration.
     pub async fn start_trusting(issuers: &[String]) -> Self {
+        Self::start_trusting_on(TestDatabase::new().await, issuers).await
+    }
+
+    /// The same on this database.
+    pub async fn start_trusting_on(database: TestDatabase, issuers: &[String]) -> Self {
         let trusted: Vec<IssuerSettings> = issuers.iter().map(|entry| entry.parse().expect("an issuer")).collect();
-        Self::start_changed(move |settings| settings.identities.issuers.clone_from(&trusted)).await
+        let simulator = Simulator::start(any_port(), None).await.expect("the simulator starts");
+        Self::start_with(database, simulator, move |settings| settings.identities.issuers.clone_from(&trusted)).await
     }
 
     /// The same with other settings.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use token_broker::identity::{Conditions, IssuerSettings, PlatformRule};
 
-use crate::app::{Answer, Client, TestApp, issuer::Issuer};
+use crate::app::{Answer, Client, TestApp, TestDatabase, issuer::Issuer};
 
 /// A broker that trusts one issuer, taken for GitHub.
 pub(crate) struct World {
@@ -28,8 +28,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_on(TestDatabase::new().await).await
+    }
+
+    /// The same on this database.
+    pub(crate) async fn start_on(database: TestDatabase) -> Self {
         let issuer = Issuer::start().await;
-        let app = TestApp::start_trusting(&[format!("github={}", issuer.url())]).await;
+        let app = TestApp::start_trusting_on(database, &[format!("github={}", issuer.url())]).await;
         Self { app, issuer }
     }
 

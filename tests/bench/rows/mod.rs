@@ -7,7 +7,10 @@ mod keep_alive;
 mod refresh;
 mod stampede;
 
+use std::time::Instant;
+
 use crate::{
+    measure::short,
     table::{Missing, Row, Table},
     world::World,
 };
@@ -44,8 +47,11 @@ pub async fn measure(world: &World, asked: &Asked) -> Table {
         if !asked.any(ids) {
             continue;
         }
-        eprintln!("measuring {} …", ids.join(", "));
-        match group(world).await {
+        eprint!("measuring {} … ", ids.join(", "));
+        let began = Instant::now();
+        let measured = group(world).await;
+        eprintln!("{} s", short(began.elapsed().as_secs_f64()));
+        match measured {
             Ok(measured) => {
                 let wanted = measured.rows.into_iter().filter(|row| asked.any(&[row.id]));
                 table.rows.extend(wanted);

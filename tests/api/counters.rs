@@ -1,0 +1,86 @@
+//! What a hand-out and a refresh cost, counted and not timed: whoever adds a statement to the hot path finds out here.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::{
+    app::{Client, TestApp, TestDatabase},
+    identities::World,
+};
+
+/// How often each thing is done: so often that what goes on in the background is not taken for a part of it.
+const TIMES: i64 = 60;
+
+/// The statements that one time takes, by how they begin, and the transactions among them that write.
+async fn cost(app: &TestApp, what: impl AsyncFn()) -> (String, i64) {
+    // The first time looks up keys, sealing keys and rules.
+    what().await;
+    app.database.run("update jobs set due_at = now() + interval '1 day'; select pg_stat_statements_reset()").await;
+    let written = "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+    let before = app.database.count(written).await;
+    for _ in 0..TIMES {
+        what().await;
+    }
+    let written = app.database.count(written).await - before;
+    let ran = format!(
+        "select coalesce(string_agg(times || ' × ' || statement, '; ' order by statement), 'none') from (
+             select calls / {TIMES} as times, left(regexp_replace(query, '\\s+', ' ', 'g'), 28) as statement
+             from pg_stat_statements s join pg_database d on d.oid = s.dbid and d.datname = current_database()
+             where toplevel and calls >= {TIMES}) ran"
+    );
+    // Rounded: something in the background may have written now and then.
+    (app.database.text(&ran).await, (written + TIMES / 2) / TIMES)
+}
+
+async fn hand_out(caller: &Client) {
+    caller.refresh("deploy", json!({})).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hand_out_is_one_statement_and_one_commit() {
+    let app = TestApp::start_on(TestDatabase::counting().await).await;
+    app.register("deploy").await;
+    let (statements, written) = cost(&app, async || hand_out(&app.ci).await).await;
+    assert_eq!((statements.as_str(), written), ("1 × with judged as ( select *, c", 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_with_a_jwt_of_its_own_costs_no_more() {
+    let world = World::start_on(TestDatabase::counting().await).await;
+    world.app.register("deploy").await;
+    world.write(world.rule("main", json!({}))).await.expect(201);
+    world.felt().await;
+    let run = AtomicI64::new(0);
+    let job = async || hand_out(&world.job(json!({"run_id": run.fetch_add(1, Ordering::Relaxed).to_string()}))).await;
+    let (statements, written) = cost(&world.app, job).await;
+    assert_eq!((statements.as_str(), written), ("1 × with judged as ( select *, c", 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_is_two_commits_and_the_hand_out_of_what_came() {
+    let app = TestApp::start_on(TestDatabase::counting().await).await;
+    app.register("deploy").await;
+    let refresh = async || {
+        let answer = app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
+        assert_eq!(answer.json["refreshed"], true);
+    };
+    let (statements, written) = cost(&app, refresh).await;
+    insta::assert_snapshot!(statements);
+    // The attempt, the pair, the hand-out; and the signal to other replicas, which has a number and writes nothing.
+    assert_eq!(written, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_share_statements_and_commits() {
+    const CALLERS: usize = 64;
+    let app = TestApp::start_on(TestDatabase::counting().await).await;
+    app.register("deploy").await;
+    let together = async || drop(join_all((0..CALLERS).map(|_| hand_out(&app.ci))).await);
+    let (statements, written) = cost(&app, together).await;
+    let shared: i64 = statements.split(' ').next().and_then(|times| times.parse().ok()).expect("a number");
+    assert!(!statements.contains(';') && shared <= 32 && written <= 32, "{written} commits: {statements}");
+    let audited = app.database.count("select count(*) from audit_events where action = 'token.hand_out'").await;
+    assert_eq!(audited, (TIMES + 1) * i64::try_from(CALLERS).expect("few"), "each has its row");
+}
