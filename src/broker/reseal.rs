@@ -71,8 +71,9 @@ impl Keys {
     pub async fn reseal(&self, store: &Store, team: Uuid, until: Instant) -> Result<Resealed, BrokerError> {
         if store.is_rotation_asked(team).await? {
             store.rotate_data_key(team, &self.new_data_key(team).await?).await?;
-            self.look_again(team).await;
         }
+        // Another replica may have made the new one: what is believed here may be what is to go.
+        self.look_again(team).await;
         let mut wait = None;
         for old in store.old_data_keys(team, OPEN_FOR, KEPT_FOR).await? {
             let due = old.wait_seconds <= 0.0;
@@ -133,11 +134,7 @@ impl Keys {
         let mut stuck = false;
         for read in chains {
             match self.chain_anew(store, team, key, read).await {
-                Ok(new) => {
-                    if store.reseal_chain(team, read, &new).await? {
-                        counter!("token_broker_resealed_rows_total").increment(1);
-                    }
-                }
+                Ok(new) => count(new != *read && store.reseal_chain(team, read, &new).await?),
                 Err(error) => stuck |= does_not_open(error, "chains", read.id)?,
             }
         }
@@ -176,10 +173,7 @@ impl Keys {
             after = last.id;
             for read in page {
                 match self.anew(store, team, key, place(read.id), &read.sealed).await {
-                    Ok(new) => {
-                        store.reseal_value(of, team, &read, &new).await?;
-                        counter!("token_broker_resealed_rows_total").increment(1);
-                    }
+                    Ok(new) => count(new != read.sealed && store.reseal_value(of, team, &read, &new).await?),
                     Err(error) => stuck |= does_not_open(error, place(read.id).table, read.id)?,
                 }
             }
@@ -193,6 +187,10 @@ impl Keys {
         let plain = self.open_sealed(store, team, place, sealed).await?;
         Ok(key.seal(place, plain.as_bytes()))
     }
+}
+
+fn count(resealed: bool) {
+    counter!("token_broker_resealed_rows_total").increment(u64::from(resealed));
 }
 
 /// A value that was changed keeps its key, and is said; anything else ends the work for now.

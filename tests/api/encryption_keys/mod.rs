@@ -7,6 +7,7 @@ mod master_keys;
 mod peers;
 mod shredding;
 mod transit;
+mod two_replicas;
 
 use std::fs;
 
