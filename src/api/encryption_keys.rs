@@ -95,7 +95,8 @@ pub(super) async fn list_data_keys(
 /// A new data key for the team, or for every team. It seals from now on; what the old one sealed is sealed anew in the background,
 /// then the old one is deleted. Watch `rotation`.
 #[utoipa::path(post, path = "/encryption-keys/rotate", tag = docs::KEYS, security(("bearer" = [])), request_body = RotateDataKeys,
-    responses((status = 202, description = "It is begun.", body = EncryptionKeys)))]
+    responses((status = 202, description = "It is begun.", body = EncryptionKeys),
+              (status = 409, description = "`key-not-everywhere`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(super) async fn rotate_data_keys(
     State(state): State<ApiState>,
     who: Authenticated,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Broker, BrokerError, keys::Keys};
+use super::{Broker, BrokerError, everywhere::everywhere, keys::Keys};
 use crate::{
     actor::Actor,
     identity::Caller,
@@ -109,8 +109,9 @@ impl Keys {
     /// Asks for a new data key of this team, or of all for `None`.
     ///
     /// # Errors
-    /// There is no such team, or Postgres.
+    /// There is no such team, a replica does not have the first master key of this process, or Postgres.
     pub async fn ask_rotation(&self, store: &Store, team: Option<&Name>, actor: &Actor) -> Result<(), BrokerError> {
+        everywhere(self.master().first(), store).await?;
         let teams = store.ask_rotation(team.map(Name::as_str), actor).await?;
         match team {
             Some(team) if teams == 0 => Err(BrokerError::NotFound(format!("team {team}"))),
@@ -124,12 +125,7 @@ impl Keys {
     /// A replica does not have it, it was retired, or Postgres.
     pub async fn ask_rewrap(&self, store: &Store, actor: &Actor) -> Result<(), BrokerError> {
         let first = self.master().first();
-        let without = |journal: &JournalRow| !journal.away && !journal.holds.iter().any(|held| held == first);
-        let journals = store.journals(AWAY_AFTER).await?;
-        let without: Vec<String> = journals.into_iter().filter(without).map(|journal| journal.id.to_string()).collect();
-        if !without.is_empty() {
-            return Err(BrokerError::KeyNotEverywhere { id: first.to_owned(), replicas: without });
-        }
+        everywhere(first, store).await?;
         let asked = store.ask_rewrap(first, actor).await?;
         asked.then_some(()).ok_or_else(|| BrokerError::NotFound(format!("master key {first} that is not retired")))
     }

@@ -149,14 +149,14 @@ impl Keys {
         }
     }
 
-    /// A new data key for a team.
+    /// A new data key for a team, wrapped by the master key `by`.
     ///
     /// # Errors
     /// The master key cannot be had.
-    pub async fn new_data_key(&self, team: Uuid) -> Result<DataKeyRow, BrokerError> {
+    pub async fn new_data_key(&self, team: Uuid, by: &str) -> Result<DataKeyRow, BrokerError> {
         let id = Uuid::now_v7();
         let key = Key::generate_with_id(id.to_string());
-        Ok(DataKeyRow { id, wrapped: self.master.wrap(self.master.first(), team, &key).await? })
+        Ok(DataKeyRow { id, wrapped: self.master.wrap(by, team, &key).await? })
     }
 
     /// The master keys.

@@ -10,6 +10,7 @@ mod doubt;
 mod encryption_keys;
 mod entry;
 mod errors;
+mod everywhere;
 mod give_back;
 mod heal;
 mod import;

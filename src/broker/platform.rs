@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Broker, BrokerError, page::visible};
+use super::{Broker, BrokerError, everywhere::shared, page::visible};
 use crate::{
     actor::Actor,
     identity::{Action, Caller, Grant, Opaque, OpaqueKind, Refusal, Role},
@@ -27,7 +27,7 @@ impl Broker {
     /// Makes a team with its data key.
     ///
     /// # Errors
-    /// The caller may not, the name is taken, or Postgres.
+    /// The caller may not, the name is taken, no master key is on every replica, or Postgres.
     pub async fn create_team(
         &self,
         caller: &Caller,
@@ -37,7 +37,7 @@ impl Broker {
     ) -> Result<TeamRow, BrokerError> {
         caller.authorise_platform()?;
         let id = Uuid::now_v7();
-        let key = self.keys.new_data_key(id).await?;
+        let key = self.keys.new_data_key(id, shared(self.keys.master(), &self.store).await?).await?;
         self.store.create_team(id, name.as_str(), description, &key, actor).await.map_err(|error| taken(error, name))
     }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Broker, BrokerError,
+    everywhere::everywhere,
     heal::identity_place,
     keys::{CURRENT_FOR, Keys},
     sealing::chain_place,
@@ -30,6 +31,9 @@ const OPEN_FOR: Duration = CURRENT_FOR.saturating_add(Duration::from_secs(120));
 
 /// So long a closed key is kept although no row needs it: for who read a row before it was sealed anew, and waits for JFrog.
 const KEPT_FOR: Duration = Duration::from_secs(600);
+
+/// Until it is looked again whether every replica has the master key that is to wrap new data keys.
+const NOT_EVERYWHERE: Duration = Duration::from_secs(5);
 
 /// Rows that are read at once.
 const PAGE: i64 = 400;
@@ -69,12 +73,10 @@ impl Keys {
     /// # Errors
     /// A key cannot be had, or Postgres.
     pub async fn reseal(&self, store: &Store, team: Uuid, until: Instant) -> Result<Resealed, BrokerError> {
-        if store.is_rotation_asked(team).await? {
-            store.rotate_data_key(team, &self.new_data_key(team).await?).await?;
-        }
+        let waits = store.is_rotation_asked(team).await? && !self.rotate_data_key(store, team).await?;
         // Another replica may have made the new one: what is believed here may be what is to go.
         self.look_again(team).await;
-        let mut wait = None;
+        let mut wait = waits.then_some(NOT_EVERYWHERE);
         for old in store.old_data_keys(team, OPEN_FOR, KEPT_FOR).await? {
             let due = old.wait_seconds <= 0.0;
             if due && !old.closed {
@@ -97,8 +99,24 @@ impl Keys {
                 tracing::info!(data_key = %old.id, "an old data key is deleted: nothing needs it");
             }
         }
-        let left = !store.old_data_keys(team, OPEN_FOR, KEPT_FOR).await?.is_empty();
+        let left = waits || !store.old_data_keys(team, OPEN_FOR, KEPT_FOR).await?.is_empty();
         Ok(if left { Resealed::Waiting(wait.max(Duration::from_secs(1))) } else { Resealed::Done })
+    }
+
+    /// A new data key takes the place of the team's current one. `false`: it waits, because a replica could not open it.
+    async fn rotate_data_key(&self, store: &Store, team: Uuid) -> Result<bool, BrokerError> {
+        let first = self.master().first();
+        match everywhere(first, store).await {
+            Ok(()) => {}
+            // The master key was put first too early, or a replica came without it after this was asked for.
+            Err(error @ BrokerError::KeyNotEverywhere { .. }) => {
+                tracing::warn!(%error, "a new data key waits");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        store.rotate_data_key(team, &self.new_data_key(team, first).await?).await?;
+        Ok(true)
     }
 
     /// Seals the team's rows anew that need an old key. `None`: the time was over; else whether there are rows that do not open.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::{Broker, BrokerError, keys::Keys, settle::Settled};
+use super::{Broker, BrokerError, everywhere::everywhere, keys::Keys, settle::Settled};
 use crate::{crypto::MasterKeyError, store::Store};
 
 /// Keys that are read at once.
@@ -42,13 +42,15 @@ impl Keys {
     /// Wraps every key by the master key that was asked for.
     ///
     /// # Errors
-    /// The key service cannot be reached, or Postgres.
+    /// A replica does not have that master key, the key service cannot be reached, or Postgres.
     pub async fn rewrap(&self, store: &Store, until: Instant) -> Result<Rewrapped, BrokerError> {
         let asked = store.master_keys().await?.into_iter().find(|key| key.rewrap_asked_at.is_some());
         let Some(by) = asked.map(|key| key.id) else { return Ok(Rewrapped::Done) };
         if !self.master().has(&by) {
             return Ok(Rewrapped::Elsewhere);
         }
+        // A replica may have come without it since.
+        everywhere(&by, store).await?;
         let (mut after, mut stuck, mut elsewhere) = (Uuid::nil(), false, false);
         loop {
             let page = store.wrapped_keys(&by, after, PAGE).await?;

@@ -141,7 +141,9 @@ async fn rotate(store: &Store, keys: &Keys) -> anyhow::Result<()> {
     }
     end_bar();
     anyhow::ensure!(stuck.is_empty(), "some rows do not open and keep their old data keys: the log above names them");
-    let old = keys.status(store).await?.rotation.old_keys;
+    let rotation = keys.status(store).await?.rotation;
+    let (first, waiting, old) = (keys.master().first(), rotation.teams_waiting, rotation.old_keys);
+    anyhow::ensure!(waiting == 0, "{waiting} teams wait for their new data keys: a replica does not have master key {first}");
     println!("every row is sealed with its team's new data key");
     if old > 0 {
         println!(

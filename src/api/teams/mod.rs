@@ -63,7 +63,7 @@ impl From<TeamRow> for Team {
 /// With a data key of its own, under which everything of the team is sealed.
 #[utoipa::path(post, path = "/teams", tag = docs::TEAMS, security(("bearer" = [])), request_body = CreateTeam,
     responses((status = 201, description = "The team.", body = Team),
-              (status = 409, description = "`name-taken`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
+              (status = 409, description = "`name-taken` or `key-not-everywhere`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(super) async fn create_team(
     State(state): State<ApiState>,
     who: Authenticated,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{AuditChain, PAGE, digest_of};
 use crate::{
     audit::{Batch, Checkpoint, RowList},
-    broker::{Broker, BrokerError, settle::Settled},
+    broker::{Broker, BrokerError, everywhere::shared, settle::Settled},
     crypto::{Key, sha256},
     store::{AuditBatchRow, StoreError},
 };
@@ -72,7 +72,7 @@ impl AuditChain<'_> {
         let key = if newest.is_some() { self.key(key_id).await? } else { Key::generate_with_id(key_id.to_string()) };
         let new_key = match newest {
             Some(_) => None,
-            None => Some(self.master.wrap(self.master.first(), Uuid::nil(), &key).await?),
+            None => Some(self.master.wrap(shared(self.master, self.store).await?, Uuid::nil(), &key).await?),
         };
         let head = key.hmac(&batch.bytes(&previous));
         let row = AuditBatchRow {

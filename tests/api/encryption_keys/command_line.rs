@@ -68,3 +68,22 @@ async fn an_operator_rotates_re_wraps_and_is_told_what_a_retirement_waits_for() 
         assert!(!said.out.contains(secret) && !said.err.contains(secret));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_key_that_the_replica_was_not_given_wraps_no_new_data_key() {
+    let app = TestApp::start().await;
+    app.register("deploy").await;
+    let both = format!("{},{}", some_master_key("k2"), app.master_keys);
+    for arguments in [&["rotate"][..], &["rotate", "--team", "payments"]] {
+        let said = keys(&app, &both, arguments).await;
+        let named = format!("master key k2 is not in the list of the replicas with these journals: {}", app.journal_id());
+        assert!(!said.success && said.err.contains(&named), "{}{}", said.out, said.err);
+    }
+    assert_eq!(app.database.count("select count(*) from data_keys where master_key_id <> 'k1'").await, 0);
+    assert_eq!(app.database.count("select count(*) from teams where rotation_asked_at is not null").await, 0);
+    app.ci.refresh("deploy", json!({})).await.expect(200);
+    assert_eq!(app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200).json["refreshed"], true);
+    app.ci.get("/health/ready").await.expect(200);
+    // With the list that the replica has, it goes on.
+    assert!(keys(&app, &app.master_keys, &["rotate"]).await.success);
+}

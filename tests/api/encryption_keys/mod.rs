@@ -3,6 +3,7 @@
 mod aws_kms;
 mod command_line;
 mod data_keys;
+mod everywhere;
 mod master_keys;
 mod peers;
 mod shredding;

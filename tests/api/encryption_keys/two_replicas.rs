@@ -27,7 +27,7 @@ async fn who_goes_on_seals_with_the_new_key_although_it_believed_in_the_old_one(
     other.seal(&store, team, place, "believes in it now").await.expect("seals");
 
     app.database.run("update teams set rotation_asked_at = now()").await;
-    store.rotate_data_key(team, &one.new_data_key(team).await.expect("a key")).await.expect("rotates");
+    store.rotate_data_key(team, &one.new_data_key(team, "k1").await.expect("a key")).await.expect("rotates");
     assert_eq!(store.reseal_progress().await.expect("progress").rows_left, 2);
     let resealed = other.reseal(&store, team, Instant::now() + Duration::from_secs(30)).await.expect("reseals");
     assert!(matches!(resealed, Resealed::Waiting(_)), "{resealed:?}");
