@@ -59,7 +59,7 @@ impl Broker {
         self.replay_files(Standing::Pending).await
     }
 
-    /// An unreadable entry is set aside; one that cannot be committed now stays. Neither blocks another.
+    /// An entry that is none is set aside; one that cannot be read or committed now stays. Neither blocks another.
     async fn replay_files(&self, standing: Standing) -> Result<(), BrokerError> {
         let journal = self.journal.clone();
         let files = blocking(move || journal.files(standing)).await?;
@@ -69,6 +69,10 @@ impl Broker {
             let (journal, file) = (self.journal.clone(), path.clone());
             match blocking(move || journal.read(&file)).await {
                 Ok(entry) => entries.extend(entry),
+                // The system's word, not the file's: a disk may recover, and files be closed.
+                Err(error) if error.raw_os_error().is_some() => {
+                    tracing::error!(path = %path.display(), %error, "a journal entry cannot be read now; it is tried again");
+                }
                 Err(error) => self.set_aside(&path, &error).await?,
             }
         }

@@ -76,6 +76,24 @@ async fn an_unreadable_entry_is_set_aside_and_blocks_nothing() {
     app.ci.refresh("deploy", json!({})).await.expect(200);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_the_system_cannot_read_now_stays_and_blocks_nothing() {
+    let mut app = TestApp::start().await;
+    app.register("deploy").await;
+    let waits = fs::read_dir(app.journal.path()).expect("the journal").flatten().map(|file| file.path());
+    let waits = waits.filter(|path| path.extension().is_some_and(|extension| extension == "committed")).min().expect("an entry");
+    app.stop().await;
+    fs::rename(&waits, waits.with_extension("pending")).expect("renames");
+    // ELOOP, as EIO of a disk that recovers.
+    let endless = app.journal.path().join(format!("{}.pending", uuid::Uuid::new_v4()));
+    std::os::unix::fs::symlink(&endless, &endless).expect("links");
+    app.start_again().await;
+    assert_eq!((entries(&app, "pending"), entries(&app, "unreadable")), (1, 0));
+    assert!(endless.is_symlink(), "it is looked at again");
+    assert!(waits.exists(), "the other one is dealt with");
+    app.ci.refresh("deploy", json!({})).await.expect(200);
+}
+
 pub(crate) fn entries(app: &TestApp, extension: &str) -> usize {
     let files = fs::read_dir(app.journal.path()).expect("the journal").flatten();
     files.filter(|file| file.path().extension().is_some_and(|e| e == extension)).count()
