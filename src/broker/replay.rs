@@ -1,7 +1,7 @@
 //! Comparing the journal with Postgres: a pair that Postgres does not have yet, or has lost in a failover, is committed.
 
 use std::{
-    collections::{HashMap, hash_map::Entry as Slot},
+    collections::{HashMap, HashSet, hash_map::Entry as Slot},
     path::Path,
     sync::PoisonError,
     time::Duration,
@@ -23,8 +23,22 @@ use crate::{
     store::{Attempt, Committed, JobKind, StoreError, TokenView},
 };
 
-/// Tokens as they were read in this comparison, by their ids; `None`: gone.
-type Views = HashMap<Uuid, Option<TokenView>>;
+/// What one comparison has seen.
+#[derive(Default)]
+struct Seen {
+    /// Tokens as they were read, by their ids; `None`: gone. A day's entries are of few tokens: each is read once, and again after a
+    /// commit.
+    views: HashMap<Uuid, Option<TokenView>>,
+    /// Tokens of which an entry had to be left: a later one of theirs must not be taken for a stray.
+    held_up: HashSet<Uuid>,
+    /// Not every entry was seen: what comes before an entry may be there, although its row has not got so far.
+    blind: bool,
+    /// Master keys that could not be asked for: none is waited for twice.
+    away: HashMap<String, MasterKeyError>,
+}
+
+/// The first error that a comparison went on after.
+type First = Option<BrokerError>;
 
 /// How long a committed entry is kept against a failover that loses its last seconds.
 const KEPT: Duration = Duration::from_secs(86_400);
@@ -35,8 +49,10 @@ const KEYS_AGAIN: Duration = Duration::from_secs(15);
 impl Broker {
     /// Compares every entry with its row: after a start, and when Postgres may have lost its last seconds.
     pub(super) async fn replay_journal(&self) -> Result<(), BrokerError> {
-        self.replay_files(Standing::Committed).await?;
-        self.replay_files(Standing::Pending).await
+        let mut seen = Seen::default();
+        let committed = self.replay_files(Standing::Committed, &mut seen).await?;
+        let pending = self.replay_files(Standing::Pending, &mut seen).await?;
+        committed.or(pending).map_or(Ok(()), Err)
     }
 
     /// The same, once the key service is there too.
@@ -56,14 +72,16 @@ impl Broker {
     pub(super) async fn tend_journal(&self) -> Result<(), BrokerError> {
         let journal = self.journal.clone();
         blocking(move || journal.prune(KEPT)).await?;
-        self.replay_files(Standing::Pending).await
+        // Committed ones are not looked at here; those that a failover lost may wait for their key service.
+        let mut seen = Seen { blind: true, ..Seen::default() };
+        self.replay_files(Standing::Pending, &mut seen).await?.map_or(Ok(()), Err)
     }
 
     /// An entry that is none is set aside; one that cannot be read or committed now stays. Neither blocks another.
-    async fn replay_files(&self, standing: Standing) -> Result<(), BrokerError> {
+    async fn replay_files(&self, standing: Standing, seen: &mut Seen) -> Result<First, BrokerError> {
         let journal = self.journal.clone();
         let files = blocking(move || journal.files(standing)).await?;
-        let mut entries = Vec::new();
+        let (mut entries, mut first) = (Vec::new(), None);
         // Out of hand means that its attempt has ended, so the file is final: it is read after that was asked, not before.
         for (_, path) in files.into_iter().filter(|(attempt, _)| attempt.is_none_or(|attempt| !self.is_in_hand(attempt))) {
             let (journal, file) = (self.journal.clone(), path.clone());
@@ -72,35 +90,46 @@ impl Broker {
                 // The system's word, not the file's: a disk may recover, and files be closed.
                 Err(error) if error.raw_os_error().is_some() => {
                     tracing::error!(path = %path.display(), %error, "a journal entry cannot be read now; it is tried again");
+                    seen.blind = true;
                 }
-                Err(error) => self.set_aside(&path, &error).await?,
+                Err(error) => self.set_aside(&path, &error).await,
             }
         }
         // Oldest first: a failover may have set a row back by more than one pair.
         entries.sort_by_key(|entry| entry.header.begun_at);
-        // A day's entries are of few tokens: each is read once, and again after a commit.
-        let mut views = HashMap::new();
         for entry in entries {
-            match self.replay(&entry, standing, &mut views).await {
-                Ok(()) => {}
+            if seen.held_up.contains(&entry.header.token_id) {
+                continue;
+            }
+            match self.replay(&entry, standing, seen).await {
+                Ok(()) => continue,
+                Err(error @ BrokerError::Open(_)) => {
+                    self.set_aside(entry.path(), &error).await;
+                    continue;
+                }
                 Err(error @ BrokerError::Store(StoreError::Unavailable(_))) => return Err(error),
-                Err(error @ BrokerError::MasterKey(MasterKeyError::Unavailable(..))) => return Err(error),
-                Err(error @ BrokerError::Open(_)) => self.set_aside(entry.path(), &error).await?,
+                Err(BrokerError::MasterKey(error @ MasterKeyError::Unavailable(..))) => {
+                    if let MasterKeyError::Unavailable(id, _) = &error {
+                        seen.away.insert(id.clone(), error.clone());
+                    }
+                    first.get_or_insert(error.into());
+                }
                 // Also a master key that is not in the list now: the entry waits for it.
                 Err(error) => tracing::error!(path = %entry.path().display(), %error, "a journal entry could not be replayed"),
             }
+            seen.held_up.insert(entry.header.token_id);
         }
-        Ok(())
+        Ok(first)
     }
 
-    async fn replay(&self, entry: &Entry, standing: Standing, views: &mut Views) -> Result<(), BrokerError> {
+    async fn replay(&self, entry: &Entry, standing: Standing, seen: &mut Seen) -> Result<(), BrokerError> {
         let (journal, path) = (self.journal.clone(), entry.path().to_owned());
         let Some(body) = &entry.body else {
             // Its process died before JFrog's answer came: the attempt's row tells what is to be found out.
             return Ok(blocking(move || journal.discard(&path)).await?);
         };
         let attempt = attempt_of(&entry.header);
-        let view = match views.entry(attempt.token_id) {
+        let view = match seen.views.entry(attempt.token_id) {
             Slot::Occupied(slot) => slot.into_mut(),
             Slot::Vacant(slot) => slot.insert(self.store.token_by_id(attempt.team_id, attempt.token_id).await?),
         };
@@ -113,6 +142,12 @@ impl Broker {
         if standing == Standing::Committed && !expected {
             return Ok(());
         }
+        if seen.blind && chain.is_some_and(|chain| chain.generation < attempt.spent_generation) {
+            return Ok(());
+        }
+        if let Some(error) = seen.away.get(&entry.header.master_key_id) {
+            return Err(error.clone().into());
+        }
         let pair = self.open_entry(&entry.header, &attempt, body).await?;
         if expected && !spends(&attempt.kind) && self.is_dead(&view, &pair).await {
             // Made beside the pair that is there, and away for so long that the sweep took it for an orphan.
@@ -120,7 +155,7 @@ impl Broker {
         } else if expected {
             let key = self.keys.sealing_key(&self.store, attempt.team_id).await?;
             let committed = self.commit(&attempt, &pair, key, &Actor::system()).await?;
-            views.remove(&view.id);
+            seen.views.remove(&view.id);
             tracing::warn!(token = view.name, ?committed, "a pair was committed from the journal");
             metrics::counter!("token_broker_journal_replays_total").increment(1);
             if matches!(attempt.kind.as_str(), "heal" | "recreate") {
@@ -154,10 +189,12 @@ impl Broker {
         if pair.refresh_token.is_none() { Err(OpenError::Format.into()) } else { Ok(pair) }
     }
 
-    async fn set_aside(&self, path: &Path, error: &(dyn std::error::Error + Sync)) -> Result<(), BrokerError> {
+    async fn set_aside(&self, path: &Path, error: &(dyn std::error::Error + Sync)) {
         tracing::error!(path = %path.display(), %error, "a journal entry is set aside: it cannot be used, and is not thrown away");
-        let (journal, path) = (self.journal.clone(), path.to_owned());
-        Ok(blocking(move || journal.set_aside(&path)).await?)
+        let (journal, file) = (self.journal.clone(), path.to_owned());
+        if let Err(error) = blocking(move || journal.set_aside(&file)).await {
+            tracing::error!(path = %path.display(), %error, "a journal entry could not be set aside");
+        }
     }
 
     fn is_in_hand(&self, attempt: Uuid) -> bool {

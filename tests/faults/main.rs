@@ -9,6 +9,7 @@ mod copies;
 mod crash_points;
 mod journal;
 mod keep_alive;
+mod key_service;
 mod killed;
 mod lost_answers;
 mod old_token;

@@ -4,6 +4,7 @@
 
 mod client;
 mod database;
+pub mod fake_transit;
 pub mod issuer;
 pub mod jfrog;
 pub mod process;
