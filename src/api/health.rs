@@ -25,8 +25,8 @@ pub(super) async fn live() -> Json<Health> {
 
 /// Is the service ready
 ///
-/// 200 when Postgres answers and takes writes, the master keys open their canaries, and the database is no copy; else 503 naming the
-/// failing part.
+/// 200 when Postgres answers and takes writes, the master keys open their canaries, none that is needed is missing, the first was not
+/// retired, and the database is no copy; else 503 naming the failing part.
 #[utoipa::path(get, path = "/health/ready", tag = docs::SERVICE, security(()),
     responses((status = 200, description = "Every part works.", body = Health),
               (status = 503, description = "`database-unavailable`, `key-service-unavailable`, `master-key-unusable` or `frozen`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
@@ -34,12 +34,18 @@ pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Health>,
     match state.broker.ready().await {
         Ok(()) => Ok(Json(Health { status: "ok" })),
         Err(error @ BrokerError::MasterKey(MasterKeyError::Unavailable(..))) => Err(error.into()),
+        Err(error @ BrokerError::MasterKey(MasterKeyError::Missing(_) | MasterKeyError::Retired(_))) => {
+            Err(unusable(format!("The {error}.")).because(error))
+        }
         Err(error @ BrokerError::MasterKey(_)) => Err(master_key_unusable().because(error)),
         Err(error) => Err(error.into()),
     }
 }
 
 pub(super) fn master_key_unusable() -> Problem {
-    let detail = "A master key is not the one that was used under its id.";
+    unusable("A master key is not the one that was used under its id.")
+}
+
+fn unusable(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "master-key-unusable", "Master key unusable", detail)
 }

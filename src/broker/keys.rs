@@ -3,6 +3,8 @@
 //! A key service may be away. What was unwrapped lately is in memory, for a bounded time; it is unwrapped anew at half of that time,
 //! in the background, so that an outage finds at least the other half.
 
+mod checks;
+
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -28,11 +30,8 @@ pub(super) const CURRENT_FOR: Duration = Duration::from_secs(60);
 /// An unwrapping in the background is not tried again sooner.
 const RENEW_AGAIN: Duration = Duration::from_secs(10);
 
-/// A key service is not asked more often whether it is there.
+/// A key service is not asked more often whether it is there, and Postgres what is wrapped by what.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
-
-/// Data keys that are checked at once, at the start.
-const PAGE: i32 = 500;
 
 /// The master keys, and the keys they unwrapped lately.
 #[derive(Clone, Debug)]
@@ -48,6 +47,8 @@ pub struct Keys {
     renewing: Cache<Uuid, ()>,
     /// What a key service's canary came to.
     answered: Cache<String, Result<(), MasterKeyError>>,
+    /// Which master keys something is wrapped by.
+    used: Cache<(), Arc<[String]>>,
     journal: Arc<Mutex<Option<Arc<JournalKey>>>>,
     /// The first master key was retired while this process ran.
     first_retired: Arc<AtomicBool>,
@@ -83,6 +84,7 @@ impl Keys {
             current: Cache::builder().max_capacity(20_000).time_to_live(CURRENT_FOR).build(),
             renewing: Cache::builder().max_capacity(20_000).time_to_live(RENEW_AGAIN).build(),
             answered: Cache::builder().max_capacity(1_000).time_to_live(ASK_AGAIN).build(),
+            used: Cache::builder().max_capacity(1).time_to_live(ASK_AGAIN).build(),
             journal: Arc::default(),
             first_retired: Arc::default(),
         };
@@ -104,49 +106,6 @@ impl Keys {
         keys.check_wrapped(store).await?;
         keys.journal_key().await?;
         Ok(keys)
-    }
-
-    /// Whether each configured master key is the one that was used under its id.
-    ///
-    /// # Errors
-    /// It is not, or Postgres.
-    pub async fn check_canaries(&self, store: &Store) -> Result<(), BrokerError> {
-        for row in store.master_keys().await? {
-            if self.master.has(&row.id) {
-                self.master.check_canary(&row.id, &row.canary).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The same for who asks often: a key service is asked once in a few seconds.
-    ///
-    /// # Errors
-    /// It is not, the key service cannot be asked, or Postgres.
-    pub(super) async fn ready(&self, store: &Store) -> Result<(), BrokerError> {
-        for row in store.master_keys().await?.into_iter().filter(|row| self.master.has(&row.id)) {
-            let check = self.master.check_canary(&row.id, &row.canary);
-            if self.master.is_local(&row.id) {
-                check.await?;
-            } else {
-                self.answered.get_with(row.id.clone(), check).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether every wrapped key opens: one that was truncated or swapped must not come to light in the middle of a night.
-    async fn check_wrapped(&self, store: &Store) -> Result<(), BrokerError> {
-        let mut after = Uuid::nil();
-        loop {
-            let page = store.wrapped_keys("", after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.id;
-            // One in a key service is told by its canary: ten thousand calls would make a start last for minutes.
-            for key in page.into_iter().filter(|key| self.master.is_local(&key.wrapped.master_key_id)) {
-                self.master.unwrap(key.owner, &key.id.to_string(), &key.wrapped).await?;
-            }
-        }
     }
 
     /// A new data key for a team, wrapped by the master key `by`.

@@ -115,6 +115,13 @@ pub enum MasterKeyError {
     Retired(String),
 }
 
+impl MasterKeyError {
+    /// The key service of `id` is waited for no longer.
+    pub fn late(id: &str) -> Self {
+        Self::Unavailable(id.to_owned(), "the key service does not answer in time".to_owned())
+    }
+}
+
 impl MasterKeys {
     /// Reads `id:base64-of-32-bytes[,id:…]`: keys of this process alone.
     ///

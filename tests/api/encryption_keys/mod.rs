@@ -6,6 +6,7 @@ mod data_keys;
 mod everywhere;
 mod master_keys;
 mod peers;
+mod readiness;
 mod shredding;
 mod transit;
 mod two_replicas;

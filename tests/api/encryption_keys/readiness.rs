@@ -1,0 +1,39 @@
+//! A replica says when it lacks a master key, and does not ask for one that was retired.
+
+use crate::app::{
+    TestApp,
+    fake_transit::{Behaving, FakeTransit, listed},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_key_that_is_needed_and_was_not_given_makes_it_unready_and_is_named() {
+    let app = TestApp::start().await;
+    app.database.run("insert into master_keys (id, canary) values ('k9', 'x'); update data_keys set master_key_id = 'k9'").await;
+    let unready = app.ci.nobody().get("/health/ready").await.refused(503, "master-key-unusable");
+    assert!(unready.text.contains("The master key k9 is needed and is not in the list"), "{}", unready.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_master_key_that_was_retired_meanwhile_makes_it_unready_and_is_named() {
+    let app = TestApp::start().await;
+    app.database.run("update master_keys set retired_at = now()").await;
+    let unready = app.ci.nobody().get("/health/ready").await.refused(503, "master-key-unusable");
+    assert!(unready.text.contains("The master key k1 was retired"), "{}", unready.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_of_a_retired_master_key_may_be_switched_off() {
+    let transit = FakeTransit::start().await;
+    let mut app = TestApp::start().await;
+    app.stop().await;
+    let list = format!("{},{}", app.master_keys, transit.entry("bao"));
+    app.change(move |settings| settings.database.master_keys = listed(&list));
+    app.start_again().await;
+    transit.behave(Behaving::Away);
+    app.ci.nobody().get("/health/ready").await.refused(503, "key-service-unavailable");
+    app.database.run("update master_keys set retired_at = now() where id = 'bao'").await;
+    app.ci.nobody().get("/health/ready").await.expect(200);
+    app.stop().await;
+    app.start_again().await;
+    app.ci.nobody().get("/health/ready").await.expect(200);
+}
