@@ -205,6 +205,30 @@ impl Keys {
         Ok(Zeroizing::new(std::str::from_utf8(&plain).map_err(|_| OpenError::Format)?.to_owned()))
     }
 
+    /// Waits until then for the key of a sealed value, if it is to come from a key service. The call goes on: who asks again may find it.
+    ///
+    /// # Errors
+    /// The key cannot be had, or not by then.
+    pub(super) async fn have_by(
+        &self,
+        until: tokio::time::Instant,
+        store: &Store,
+        team: Uuid,
+        sealed: &Sealed,
+    ) -> Result<(), BrokerError> {
+        let id: Uuid = sealed.key_id()?.parse().map_err(|_| OpenError::Format)?;
+        let Some(elsewhere) = self.master.ids().find(|id| !self.master.is_local(id)) else { return Ok(()) };
+        if self.opened.contains_key(&(team, id)) {
+            return Ok(());
+        }
+        let (keys, store) = (self.clone(), store.clone());
+        let asked = tokio::spawn(async move { keys.data_key(&store, team, id).await });
+        match tokio::time::timeout_at(until, asked).await {
+            Ok(key) => key.map_err(|_| BrokerError::TaskEnded)?.map(drop),
+            Err(_) => Err(MasterKeyError::late(elsewhere).into()),
+        }
+    }
+
     async fn data_key(&self, store: &Store, team: Uuid, id: Uuid) -> Result<Arc<Key>, BrokerError> {
         let fetched = self.opened.try_get_with((team, id), self.fetch(store, team, id)).await.map_err(told_again)?;
         if fetched.since.elapsed() > self.kept / 2 {

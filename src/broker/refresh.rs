@@ -20,6 +20,9 @@ use crate::{
 /// How much longer than its caller waits for a rotation a refresh may wait for Postgres.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Of that, for a key service: it is told as what it is.
+const KEYS_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a caller asks for, in seconds.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -134,6 +137,7 @@ impl Broker {
         actor: &Actor,
     ) -> Result<HandedOut, RefreshError> {
         let deadline = Instant::now() + ask.wait;
+        let keys_by = deadline + KEYS_PATIENCE;
         if let Some(rejected) = &ask.rejected_token_id
             && let Ok(looked) = tokio::time::timeout_at(deadline, Box::pin(self.look_into(team, name, rejected, actor))).await
         {
@@ -154,7 +158,7 @@ impl Broker {
             let found = self.store.hand_out(team.id, name.as_str(), &rule, None, actor).await?;
             if let Some(found) = &found {
                 if found.handed {
-                    return Box::pin(self.answer(team, found, seen, None)).await;
+                    return Box::pin(self.answer(team, found, (seen, None), keys_by)).await;
                 }
                 if found.locked_down {
                     return Err(BrokerError::LockedDown.into());
@@ -199,7 +203,7 @@ impl Broker {
         if !self.authentication.still_holds(caller).await? {
             return Err(BrokerError::CredentialGone.into());
         }
-        Box::pin(self.hand_out_anyway(team, name, rule, (stuck, seen), actor)).await
+        Box::pin(self.hand_out_anyway(team, name, rule, (stuck, seen), keys_by, actor)).await
     }
 
     /// Nothing newer is to be had now: the current token, if it is still good.
@@ -209,6 +213,7 @@ impl Broker {
         name: &Name,
         rule: HandOutRule,
         (stuck, seen): (Stuck, Option<i64>),
+        keys_by: Instant,
         actor: &Actor,
     ) -> Result<HandedOut, RefreshError> {
         let rule = HandOutRule { any_age: true, ..rule };
@@ -216,7 +221,7 @@ impl Broker {
         if matches!(stuck, Stuck::NotDue) {
             let found = self.store.hand_out(team.id, name.as_str(), &rule, None, actor).await?;
             if let Some(found) = found.filter(|found| found.handed) {
-                return self.answer(team, &found, seen, None).await;
+                return self.answer(team, &found, (seen, None), keys_by).await;
             }
         }
         let (warning, min_ttl) = match &stuck {
@@ -228,7 +233,7 @@ impl Broker {
         let rule = HandOutRule { min_ttl, ..rule };
         let found = self.store.hand_out(team.id, name.as_str(), &rule, Some(warning.as_str()), actor).await?;
         if let Some(found) = found.filter(|found| found.handed) {
-            return self.answer(team, &found, seen, Some(warning)).await;
+            return self.answer(team, &found, (seen, Some(warning)), keys_by).await;
         }
         Err(match stuck {
             Stuck::Pending | Stuck::NotDue => RefreshError::Pending,
@@ -256,14 +261,15 @@ impl Broker {
         &self,
         team: &Team,
         found: &HandOut,
-        seen: Option<i64>,
-        warning: Option<Warning>,
+        (seen, warning): (Option<i64>, Option<Warning>),
+        keys_by: Instant,
     ) -> Result<HandedOut, RefreshError> {
         let open = |column, sealed| async move {
             let place = chain_place(found.chain_id, column, found.chain_generation);
             self.keys.open_sealed(&self.store, team.id, place, sealed).await
         };
         let sealed = found.access_token.as_ref().ok_or_else(|| BrokerError::NotFound("access token".into()))?;
+        self.keys.have_by(keys_by, &self.store, team.id, sealed).await?;
         let access_token = AccessToken::new(open("access_token", sealed).await?.as_str());
         let reference_token = match &found.reference_token {
             Some(sealed) => Some(ReferenceToken::new(open("reference_token", sealed).await?.as_str())),

@@ -57,7 +57,7 @@ pub struct KeyServices {
 }
 
 /// Why a call to a key service brought nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum CallError {
     /// It judged what was sent.
     Refused(String),
@@ -69,6 +69,9 @@ enum CallError {
 
 /// Total time of one call to a key service.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same with the login that may go before it, another's login that is waited for, and the second try.
+const ALL_IN_ALL: Duration = Duration::from_secs(6);
 
 /// Why there is no usable master key. Never quotes the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -228,8 +231,8 @@ impl MasterKey {
     async fn seal(&self, place: Place<'_>, plain: &[u8]) -> Result<Sealed, MasterKeyError> {
         match &self.provider {
             Provider::Local(key) => Ok(key.seal(place, plain)),
-            Provider::Transit(transit) => transit.seal(place, plain).await.map_err(|error| self.failed(error)),
-            Provider::AwsKms(kms) => kms.seal(place, plain).await.map_err(|error| self.failed(error)),
+            Provider::Transit(transit) => in_time(transit.seal(place, plain)).await.map_err(|error| self.failed(error)),
+            Provider::AwsKms(kms) => in_time(kms.seal(place, plain)).await.map_err(|error| self.failed(error)),
         }
     }
 
@@ -238,8 +241,8 @@ impl MasterKey {
             Provider::Local(key) => {
                 return key.open(place, sealed).map_err(|error| MasterKeyError::Wrong(self.id.clone(), error));
             }
-            Provider::Transit(transit) => transit.open(place, sealed).await,
-            Provider::AwsKms(kms) => kms.open(place, sealed).await,
+            Provider::Transit(transit) => in_time(transit.open(place, sealed)).await,
+            Provider::AwsKms(kms) => in_time(kms.open(place, sealed)).await,
         };
         called.map_err(|error| match error {
             CallError::Refused(why) => MasterKeyError::Wrong(self.id.clone(), OpenError::Refused(why)),
@@ -255,6 +258,11 @@ impl MasterKey {
         };
         MasterKeyError::Unavailable(self.id.clone(), why)
     }
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    let late = |_| Err(CallError::Unavailable("it did not answer in time".to_owned()));
+    tokio::time::timeout(ALL_IN_ALL, call).await.unwrap_or_else(late)
 }
 
 /// Whether what is sent there stays unread on its way.

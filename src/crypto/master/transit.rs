@@ -1,7 +1,7 @@
 //! Master keys in the transit engine of OpenBao or HashiCorp Vault: the key never leaves it, wrapping and unwrapping are calls.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -52,9 +52,21 @@ pub(super) struct Transit {
     /// Its key's name.
     name: String,
     login: TransitLogin,
-    /// What a login gave, and until when it is good.
-    session: Mutex<Option<(SecretString, Instant)>>,
+    /// Held during a login: who needs one too waits for its outcome.
+    session: Mutex<Session>,
 }
+
+/// What the last login came to.
+#[derive(Debug, Default)]
+struct Session {
+    /// The token it gave, and until when it is good.
+    good: Option<(SecretString, Instant)>,
+    /// Why it failed, and when.
+    failed: Option<(CallError, Instant)>,
+}
+
+/// So long a login that failed is everyone's: who waited for it does not try the same again, one after the other.
+const FAILED_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 struct LoggedIn {
@@ -112,11 +124,11 @@ impl Transit {
     async fn call(&self, verb: &str, place: Place<'_>, (field, value): (&str, &str)) -> Result<Value, CallError> {
         let url = format!("{}{}/{verb}/{}", self.api, self.mount, self.name);
         let body = json!({field: value, "associated_data": STANDARD.encode(associated_data(b"transit", place))});
-        let token = self.token(false).await?;
+        let token = self.token(None).await?;
         match self.post(&url, Some(&token), &body).await {
             // A login may have been ended on the other side; a file may hold another token by now.
             Err(CallError::Forbidden(_)) if !matches!(self.login, TransitLogin::Token(_)) => {
-                let token = self.token(true).await?;
+                let token = self.token(Some(&token)).await?;
                 self.post(&url, Some(&token), &body).await
             }
             other => other,
@@ -124,18 +136,35 @@ impl Transit {
         .map(|answer| answer["data"].clone())
     }
 
-    async fn token(&self, anew: bool) -> Result<SecretString, CallError> {
+    /// The token to ask with: another one than the one that was just refused.
+    async fn token(&self, refused: Option<&SecretString>) -> Result<SecretString, CallError> {
         let (role, mount, token_file) = match &self.login {
             TransitLogin::Token(token) => return Ok(token.clone()),
             TransitLogin::TokenFile(file) => return read(file).await,
             TransitLogin::Kubernetes { role, mount, token_file } => (role, mount, token_file),
         };
         let mut session = self.session.lock().await;
-        if let Some((token, until)) = session.as_ref().filter(|_| !anew)
-            && Instant::now() < *until
-        {
+        // Another may have logged in since it was refused.
+        session.good = session.good.take().filter(|(token, until)| {
+            Instant::now() < *until && refused.is_none_or(|refused| refused.expose_secret() != token.expose_secret())
+        });
+        if let Some((token, _)) = &session.good {
             return Ok(token.clone());
         }
+        if let Some((error, at)) = &session.failed
+            && at.elapsed() < FAILED_FOR
+        {
+            return Err(error.clone());
+        }
+        let good = self.log_in(role, mount, token_file).await;
+        session.failed = good.as_ref().err().map(|error| (error.clone(), Instant::now()));
+        let (token, until) = good?;
+        session.good = Some((token.clone(), until));
+        Ok(token)
+    }
+
+    /// A new token, and until when it is good.
+    async fn log_in(&self, role: &str, mount: &str, token_file: &Path) -> Result<(SecretString, Instant), CallError> {
         let body = json!({"role": role, "jwt": read(token_file).await?.expose_secret()});
         let answer = self.post(&format!("{}auth/{mount}/login", self.api), None, &body).await.map_err(|error| match error {
             // A login that is judged and found wanting says nothing of a key.
@@ -146,8 +175,7 @@ impl Transit {
             serde_json::from_value(answer).map_err(|_| unavailable("its answer to the login holds no token"))?;
         // Two thirds: another login comes before this one is over.
         let until = Instant::now() + Duration::from_secs(auth.lease_duration) * 2 / 3;
-        *session = Some((auth.client_token.clone(), until));
-        Ok(auth.client_token)
+        Ok((auth.client_token, until))
     }
 
     async fn post(&self, url: &str, token: Option<&SecretString>, body: &Value) -> Result<Value, CallError> {
@@ -167,7 +195,7 @@ impl Transit {
     }
 }
 
-async fn read(file: &PathBuf) -> Result<SecretString, CallError> {
+async fn read(file: &Path) -> Result<SecretString, CallError> {
     let text = tokio::fs::read_to_string(file).await;
     let text = Zeroizing::new(text.map_err(|error| CallError::Unavailable(format!("reading {}: {error}", file.display())))?);
     Ok(SecretString::from(text.trim()))

@@ -4,6 +4,7 @@ mod aws_kms;
 mod command_line;
 mod data_keys;
 mod everywhere;
+mod key_services;
 mod master_keys;
 mod peers;
 mod readiness;

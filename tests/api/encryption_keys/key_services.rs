@@ -1,0 +1,87 @@
+//! Key services that answer wrongly, late, or not at all.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tempfile::NamedTempFile;
+use token_broker::crypto::{Key, KeyServices, MasterKeyError, MasterKeys, TransitLogin};
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use crate::app::{
+    TestApp,
+    fake_transit::{Behaving, FakeTransit, listed},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_service_that_is_silent_is_told_in_time_and_as_what_it_is() {
+    let transit = FakeTransit::start().await;
+    let list = transit.entry("bao");
+    let app = TestApp::start_changed(move |settings| {
+        settings.database.master_keys = listed(&list);
+        settings.database.keys_kept = Duration::from_secs(1);
+    })
+    .await;
+    app.register("deploy").await;
+    transit.behave(Behaving::Silent);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let began = Instant::now();
+    app.ci.refresh("deploy", json!({"wait": 1})).await.refused(503, "key-service-unavailable");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let began = Instant::now();
+    for ready in join_all((0..5).map(|_| app.ci.get("/health/ready"))).await {
+        ready.refused(503, "key-service-unavailable");
+    }
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+}
+
+/// A list of one transit key at this address, asked after a login of a pod.
+fn logging_in(address: &str) -> (MasterKeys, NamedTempFile) {
+    let mut token_file = NamedTempFile::new().expect("a file");
+    token_file.write_all(b"of a pod").expect("writes");
+    let login = TransitLogin::Kubernetes {
+        role: "broker".to_owned(),
+        mount: "kubernetes".to_owned(),
+        token_file: token_file.path().to_owned(),
+    };
+    let services = KeyServices { transit: Some(login), ..KeyServices::default() };
+    let list = format!("bao:transit:{address}/transit/keys/broker");
+    (MasterKeys::parse_with(&list, &services).expect("keys"), token_file)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_login_that_is_never_answered_waits_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("bound"));
+    // Connections are held open, and nothing is said.
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            held.push(connection);
+        }
+    });
+    let (keys, _file) = logging_in(&address);
+    let (key, began) = (Key::generate(), Instant::now());
+    for wrapped in join_all((0..5).map(|_| keys.wrap("bao", Uuid::nil(), &key))).await {
+        assert!(matches!(wrapped, Err(MasterKeyError::Unavailable(id, _)) if id == "bao"));
+    }
+    assert!(began.elapsed() < Duration::from_millis(7500), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_was_ended_is_replaced_once_by_whoever_finds_out() {
+    let transit = FakeTransit::start().await;
+    let (keys, _file) = logging_in(&transit.address);
+    let key = Key::generate();
+    keys.wrap("bao", Uuid::nil(), &key).await.expect("wraps");
+    assert_eq!(transit.logins(), 1);
+    transit.end_logins();
+    for wrapped in join_all((0..5).map(|_| keys.wrap("bao", Uuid::nil(), &key))).await {
+        wrapped.expect("wraps");
+    }
+    assert_eq!(transit.logins(), 3, "the one that was ended counts too");
+}
