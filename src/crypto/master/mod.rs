@@ -229,10 +229,19 @@ impl MasterKeys {
 
 impl MasterKey {
     async fn seal(&self, place: Place<'_>, plain: &[u8]) -> Result<Sealed, MasterKeyError> {
-        match &self.provider {
-            Provider::Local(key) => Ok(key.seal(place, plain)),
-            Provider::Transit(transit) => in_time(transit.seal(place, plain)).await.map_err(|error| self.failed(error)),
-            Provider::AwsKms(kms) => in_time(kms.seal(place, plain)).await.map_err(|error| self.failed(error)),
+        let sealed = match &self.provider {
+            Provider::Local(key) => return Ok(key.seal(place, plain)),
+            Provider::Transit(transit) => in_time(transit.seal(place, plain)).await,
+            Provider::AwsKms(kms) => in_time(kms.seal(place, plain)).await,
+        };
+        let sealed = sealed.map_err(|error| self.failed(error))?;
+        // It may take the place of the only copy: an answer to somebody else's question must not.
+        match self.open(place, &sealed).await {
+            Ok(opened) if opened.as_slice() == plain => Ok(sealed),
+            Ok(_) | Err(MasterKeyError::Wrong(..)) => {
+                Err(self.failed(CallError::Unavailable("what it wrapped does not open again".to_owned())))
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -12,10 +12,46 @@ use token_broker::crypto::{Key, KeyServices, MasterKeyError, MasterKeys, Transit
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use super::until;
 use crate::app::{
     TestApp,
     fake_transit::{Behaving, FakeTransit, listed},
 };
+
+/// An app whose data key is wrapped here, and whose first master key is the transit engine's now.
+async fn moved_to(transit: &FakeTransit, kept: Duration) -> TestApp {
+    let mut app = TestApp::start().await;
+    for name in ["one", "two", "three", "four", "five"] {
+        app.register_with(name, json!({"reuse_for": 1})).await.expect(201);
+    }
+    app.stop().await;
+    let list = format!("{},{}", transit.entry("bao"), app.master_keys);
+    app.change(move |settings| {
+        settings.database.master_keys = listed(&list);
+        settings.database.keys_kept = kept;
+    });
+    app.start_again().await;
+    app
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_key_service_wrapped_is_opened_before_it_takes_the_place_of_the_only_copy() {
+    let transit = FakeTransit::start().await;
+    let app = moved_to(&transit, Duration::from_secs(600)).await;
+    transit.behave(Behaving::Mixed);
+    app.platform.post("/encryption-keys/rewrap", json!({})).await.expect(202);
+    app.platform.post("/teams", json!({"name": "orders"})).await.refused(503, "key-service-unavailable");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(app.database.count("select count(*) from data_keys where master_key_id <> 'k1'").await, 0);
+    assert_eq!(app.database.count("select count(*) from audit_keys where master_key_id <> 'k1'").await, 0);
+
+    transit.behave(Behaving::Well);
+    app.database.run("update jobs set due_at = now() where kind = 'reseal'").await;
+    until(&app, "re-wrapped", |keys| keys["rewrap"].is_null()).await;
+    assert_eq!(app.database.count("select count(*) from data_keys where master_key_id = 'bao'").await, 1);
+    app.platform.post("/teams", json!({"name": "orders"})).await.expect(201);
+    assert_eq!(app.admin.refresh("one", json!({"max_age": 0})).await.expect(200).json["refreshed"], true);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_service_that_is_silent_is_told_in_time_and_as_what_it_is() {
