@@ -7,7 +7,7 @@ mod checks;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -49,7 +49,7 @@ pub struct Keys {
     answered: Cache<String, Result<(), MasterKeyError>>,
     /// Which master keys something is wrapped by.
     used: Cache<(), Arc<[String]>>,
-    journal: Arc<Mutex<Option<Arc<JournalKey>>>>,
+    journal: Cache<(), Arc<JournalKey>>,
     /// The first master key was retired while this process ran.
     first_retired: Arc<AtomicBool>,
 }
@@ -82,10 +82,10 @@ impl Keys {
             kept,
             opened: Cache::builder().max_capacity(20_000).time_to_live(kept).build(),
             current: Cache::builder().max_capacity(20_000).time_to_live(CURRENT_FOR).build(),
-            renewing: Cache::builder().max_capacity(20_000).time_to_live(RENEW_AGAIN).build(),
+            renewing: Cache::builder().max_capacity(20_000).time_to_live(RENEW_AGAIN.min(kept / 4)).build(),
             answered: Cache::builder().max_capacity(1_000).time_to_live(ASK_AGAIN).build(),
             used: Cache::builder().max_capacity(1).time_to_live(ASK_AGAIN).build(),
-            journal: Arc::default(),
+            journal: Cache::builder().max_capacity(1).time_to_live(kept).build(),
             first_retired: Arc::default(),
         };
         keys.check_canaries(store).await?;
@@ -123,21 +123,46 @@ impl Keys {
         &self.master
     }
 
-    /// A key for journal entries. Nothing is asked of a key service while there is one in memory.
+    /// A key for journal entries. Nothing is asked of a key service while there is one in memory, and once where many need one.
     ///
     /// # Errors
-    /// The master key cannot be had, and there is none.
+    /// The master key cannot be had, and there is none; or it was retired.
     pub(super) async fn journal_key(&self) -> Result<Arc<JournalKey>, BrokerError> {
         if self.first_retired.load(Ordering::SeqCst) {
             return Err(MasterKeyError::Retired(self.master.first().to_owned()).into());
         }
-        let there = self.journal.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(there) = there.filter(|key| key.since.elapsed() < self.kept) else { return self.new_journal_key().await };
+        let there = self.journal.try_get_with((), self.new_journal_key()).await.map_err(told_again)?;
         if there.since.elapsed() > self.kept / 2 {
-            let keys = self.clone();
-            self.renew(Uuid::nil(), async move { keys.new_journal_key().await.map(drop) }).await;
+            self.renew_journal_key().await;
         }
         Ok(there)
+    }
+
+    /// How often [`Keys::keep_journal_key`] is due.
+    pub(super) fn keep_every(&self) -> Duration {
+        (self.kept / 8).max(Duration::from_millis(100))
+    }
+
+    /// Makes the next key for journal entries in time, although nothing was rotated for long: an outage finds one.
+    pub(super) async fn keep_journal_key(&self) {
+        let fresh = self.journal.get(&()).await.is_some_and(|key| key.since.elapsed() < self.kept * 3 / 8);
+        if !fresh && !self.first_retired.load(Ordering::SeqCst) {
+            self.renew_journal_key().await;
+        }
+    }
+
+    async fn renew_journal_key(&self) {
+        let keys = self.clone();
+        let renewed = async move {
+            // Where there is none, whoever needs it waits for the same one.
+            if keys.journal.get(&()).await.is_none() {
+                return keys.journal.try_get_with((), keys.new_journal_key()).await.map(drop).map_err(told_again);
+            }
+            let made = keys.new_journal_key().await?;
+            keys.journal.insert((), made).await;
+            Ok(())
+        };
+        self.renew(Uuid::nil(), renewed).await;
     }
 
     /// From now on nothing is wrapped for the journal, so nothing is spent either.
@@ -148,9 +173,7 @@ impl Keys {
     async fn new_journal_key(&self) -> Result<Arc<JournalKey>, BrokerError> {
         let (since, key) = (Instant::now(), Key::generate());
         let wrapped = self.master.wrap(self.master.first(), Uuid::nil(), &key).await?;
-        let made = Arc::new(JournalKey { key, wrapped, since });
-        *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
-        Ok(made)
+        Ok(Arc::new(JournalKey { key, wrapped, since }))
     }
 
     /// Unwraps a key that a journal entry carries.
@@ -263,8 +286,7 @@ impl Keys {
     /// Drops what is past its time from memory: a cache that nobody asks does not do so by itself.
     pub(super) async fn forget_what_is_over(&self) {
         self.opened.run_pending_tasks().await;
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        journal.take_if(|key| key.since.elapsed() >= self.kept);
+        self.journal.run_pending_tasks().await;
     }
 }
 

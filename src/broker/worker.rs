@@ -42,6 +42,7 @@ impl Broker {
         };
         // Made once: a timer made anew at each turn would never ring while signals keep coming.
         let (mut jobs, mut journal, mut report) = (every(self.timing.poll), every(TEND_JOURNAL), every(REPORT));
+        let mut keys = every(self.keys.keep_every());
         let (mut connected, mut more) = (false, false);
         loop {
             tokio::select! {
@@ -61,6 +62,7 @@ impl Broker {
                 }
                 () = self.left_behind.notified() => self.in_background(|broker| async move { broker.tend_journal().await }),
                 _ = journal.tick() => self.in_background(|broker| async move { broker.tend_journal().await }),
+                _ = keys.tick() => self.keys.keep_journal_key().await,
                 _ = report.tick() => self.in_background(|broker| async move { broker.report().await }),
                 signal = signals.recv() => match signal {
                     // Signals that were missed may have been a reconnect.

@@ -54,6 +54,28 @@ async fn what_a_key_service_wrapped_is_opened_before_it_takes_the_place_of_the_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_journals_key_is_kept_fresh_while_nothing_is_rotated_and_made_once_for_a_burst() {
+    let transit = FakeTransit::start().await;
+    let kept = Duration::from_secs(6);
+    let app = moved_to(&transit, kept).await;
+    tokio::time::sleep(kept * 2).await;
+    transit.behave(Behaving::Away);
+    let rotated = app.admin.refresh("one", json!({"max_age": 0})).await.expect(200);
+    assert_eq!(rotated.json["refreshed"], true, "an outage finds a key in memory: {}", rotated.text);
+    tokio::time::sleep(kept).await;
+    let refused = app.admin.refresh("one", json!({"max_age": 0, "wait": 1})).await.expect(200);
+    assert_eq!(refused.json["warnings"], json!(["refresh-pending"]), "its time in memory is bounded");
+
+    let before = transit.encryptions();
+    transit.behave(Behaving::Well);
+    let names = ["one", "two", "three", "four", "five"];
+    for rotated in join_all(names.map(|name| app.admin.refresh(name, json!({"max_age": 0, "wait": 10})))).await {
+        assert_eq!(rotated.expect(200).json["refreshed"], true);
+    }
+    assert_eq!(transit.encryptions() - before, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_service_that_is_silent_is_told_in_time_and_as_what_it_is() {
     let transit = FakeTransit::start().await;
     let list = transit.entry("bao");
