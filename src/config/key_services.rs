@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use super::secret;
 use crate::{
-    crypto::{AwsKms, KeyServices, SERVICE_ACCOUNT_TOKEN, TransitLogin},
+    crypto::{AwsKms, Credential, KeyServices, SERVICE_ACCOUNT_TOKEN, TransitLogin},
     outbound::Route,
 };
 
@@ -36,6 +36,9 @@ pub(super) struct KeyServiceOptions {
     /// Who calls AWS KMS, for `awskms:` master keys.
     #[arg(long, env = "AWS_ACCESS_KEY_ID", value_name = "ID")]
     aws_access_key_id: Option<String>,
+    /// A file that holds it; this one and the next are read anew at each call, so an agent may keep temporary credentials fresh.
+    #[arg(long, env = "AWS_ACCESS_KEY_ID_FILE", value_name = "FILE")]
+    aws_access_key_id_file: Option<PathBuf>,
     /// Its secret.
     #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "SECRET")]
     aws_secret_access_key: Option<String>,
@@ -80,16 +83,19 @@ impl KeyServiceOptions {
     }
 
     fn aws(&self) -> anyhow::Result<Option<AwsKms>> {
-        let file = self.aws_secret_access_key_file.as_ref();
-        let secret_access_key = secret("AWS_SECRET_ACCESS_KEY", self.aws_secret_access_key.as_deref(), file)?;
-        let Some((id, key)) = self.aws_access_key_id.clone().zip(secret_access_key) else { return Ok(None) };
-        let file = self.aws_session_token_file.as_ref();
-        let session_token = secret("AWS_SESSION_TOKEN", self.aws_session_token.as_deref(), file)?;
-        Ok(Some(AwsKms {
-            access_key_id: id,
-            secret_access_key: SecretString::from(key),
-            session_token: session_token.map(SecretString::from),
-            endpoint: self.aws_endpoint_url_kms.clone(),
-        }))
+        let id = credential("AWS_ACCESS_KEY_ID", self.aws_access_key_id.as_deref(), self.aws_access_key_id_file.as_ref())?;
+        let (given, file) = (self.aws_secret_access_key.as_deref(), self.aws_secret_access_key_file.as_ref());
+        let secret_access_key = credential("AWS_SECRET_ACCESS_KEY", given, file)?;
+        let (given, file) = (self.aws_session_token.as_deref(), self.aws_session_token_file.as_ref());
+        let session_token = credential("AWS_SESSION_TOKEN", given, file)?;
+        let endpoint = self.aws_endpoint_url_kms.clone();
+        let both = id.zip(secret_access_key);
+        Ok(both.map(|(access_key_id, secret_access_key)| AwsKms { access_key_id, secret_access_key, session_token, endpoint }))
     }
+}
+
+/// A file is read here once, so that a wrong path is found at the start.
+fn credential(name: &str, given: Option<&str>, file: Option<&PathBuf>) -> anyhow::Result<Option<Credential>> {
+    let read = secret(name, given, file)?;
+    Ok(read.map(|text| file.map_or_else(|| Credential::Given(SecretString::from(text)), |file| Credential::File(file.clone()))))
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, macros::format_description};
 use zeroize::Zeroizing;
 
-use super::{CallError, TIMEOUT, is_private};
+use super::{CallError, Credential, TIMEOUT, is_private};
 use crate::{
     crypto::{
         hmac_sha256,
@@ -22,13 +22,38 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct AwsKms {
     /// `AWS_ACCESS_KEY_ID`.
-    pub access_key_id: String,
+    pub access_key_id: Credential,
     /// `AWS_SECRET_ACCESS_KEY`.
-    pub secret_access_key: SecretString,
+    pub secret_access_key: Credential,
     /// `AWS_SESSION_TOKEN`, of temporary credentials.
-    pub session_token: Option<SecretString>,
+    pub session_token: Option<Credential>,
     /// Instead of the region's own: a VPC endpoint, or an emulator.
     pub endpoint: Option<String>,
+}
+
+impl AwsKms {
+    async fn now(&self) -> Result<Signer, CallError> {
+        let token = match &self.session_token {
+            Some(token) => Some(token.now().await?).filter(|token| !token.expose_secret().is_empty()),
+            None => None,
+        };
+        Ok(Signer { id: self.access_key_id.now().await?, secret: self.secret_access_key.now().await?, token })
+    }
+
+    /// Whether they may be others by now.
+    fn change(&self) -> bool {
+        [Some(&self.access_key_id), Some(&self.secret_access_key), self.session_token.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(Credential::changes)
+    }
+}
+
+/// Who signs a call.
+struct Signer {
+    id: SecretString,
+    secret: SecretString,
+    token: Option<SecretString>,
 }
 
 /// One key of KMS.
@@ -77,17 +102,25 @@ impl KmsKey {
     }
 
     async fn call(&self, verb: &str, body: &Value, field: &str) -> Result<Zeroizing<Vec<u8>>, CallError> {
-        let body = body.to_string();
+        match self.call_once(verb, body, field).await {
+            // The files may have been read while they were written, one of them before and one after.
+            Err(CallError::Forbidden(_)) if self.aws.change() => self.call_once(verb, body, field).await,
+            other => other,
+        }
+    }
+
+    async fn call_once(&self, verb: &str, body: &Value, field: &str) -> Result<Zeroizing<Vec<u8>>, CallError> {
+        let (signer, body) = (self.aws.now().await?, body.to_string());
         let mut headers = vec![
             ("content-type", "application/x-amz-json-1.1".to_owned()),
             ("host", self.host.clone()),
             ("x-amz-date", OffsetDateTime::now_utc().format(STAMP).expect("the format has nothing that can fail")),
         ];
-        if let Some(token) = &self.aws.session_token {
+        if let Some(token) = &signer.token {
             headers.push(("x-amz-security-token", token.expose_secret().to_owned()));
         }
         headers.push(("x-amz-target", format!("TrentService.{verb}")));
-        let authorization = signed(&self.aws, (&self.region, "kms"), "POST", &headers, body.as_bytes());
+        let authorization = signed(&signer, (&self.region, "kms"), "POST", &headers, body.as_bytes());
         let mut request = self.client.post(&self.endpoint).header("authorization", authorization).body(body);
         for (name, value) in headers.into_iter().filter(|(name, _)| *name != "host") {
             request = request.header(name, value);
@@ -129,7 +162,7 @@ const STAMP: &[time::format_description::BorrowedFormatItem<'_>] =
 
 /// The `Authorization` header of Signature Version 4, for the root path without a query. The headers are in the order of their names,
 /// and say when (`x-amz-date`).
-fn signed(aws: &AwsKms, (region, service): (&str, &str), method: &str, headers: &[(&str, String)], body: &[u8]) -> String {
+fn signed(signer: &Signer, (region, service): (&str, &str), method: &str, headers: &[(&str, String)], body: &[u8]) -> String {
     let stamp = headers.iter().find(|(name, _)| *name == "x-amz-date").map(|(_, value)| value.as_str()).unwrap_or_default();
     let day = stamp.get(..8).unwrap_or_default();
     let names = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
@@ -137,13 +170,14 @@ fn signed(aws: &AwsKms, (region, service): (&str, &str), method: &str, headers: 
     let canonical = format!("{method}\n/\n\n{lines}\n{names}\n{}", hex::encode(sha256(body)));
     let scope = format!("{day}/{region}/{service}/aws4_request");
     let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex::encode(sha256(canonical.as_bytes())));
-    let first = Zeroizing::new(format!("AWS4{}", aws.secret_access_key.expose_secret()));
+    let first = Zeroizing::new(format!("AWS4{}", signer.secret.expose_secret()));
     let mut key = Zeroizing::new(hmac_sha256(first.as_bytes(), day.as_bytes()));
     for part in [region, service, "aws4_request"] {
         key = Zeroizing::new(hmac_sha256(key.as_slice(), part.as_bytes()));
     }
     let signature = hex::encode(hmac_sha256(key.as_slice(), to_sign.as_bytes()));
-    format!("AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", aws.access_key_id)
+    let id = signer.id.expose_secret();
+    format!("AWS4-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders={names}, Signature={signature}")
 }
 
 #[cfg(test)]
@@ -152,22 +186,23 @@ mod tests {
 
     fn example() -> AwsKms {
         AwsKms {
-            access_key_id: "AKIDEXAMPLE".to_owned(),
-            secret_access_key: SecretString::from("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
+            access_key_id: Credential::Given(SecretString::from("AKIDEXAMPLE")),
+            secret_access_key: Credential::Given(SecretString::from("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")),
             session_token: None,
             endpoint: None,
         }
     }
 
-    #[test]
-    fn signatures_are_those_of_the_published_test_suite() {
+    #[tokio::test]
+    async fn signatures_are_those_of_the_published_test_suite() {
+        let signer = example().now().await.expect("it is given");
         let headers = [("host", "example.amazonaws.com".to_owned()), ("x-amz-date", "20150830T123600Z".to_owned())];
         // get-vanilla and post-vanilla of aws-sig-v4-test-suite.
         for (method, signature) in [
             ("GET", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
             ("POST", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
         ] {
-            let header = signed(&example(), ("us-east-1", "service"), method, &headers, b"");
+            let header = signed(&signer, ("us-east-1", "service"), method, &headers, b"");
             assert!(header.ends_with(&format!("SignedHeaders=host;x-amz-date, Signature={signature}")), "{header}");
             assert!(header.starts_with("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "));
         }

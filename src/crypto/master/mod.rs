@@ -2,6 +2,7 @@
 //! unwrap.
 
 mod aws_kms;
+mod credential;
 mod transit;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 pub use aws_kms::AwsKms;
+pub use credential::Credential;
 pub use transit::{SERVICE_ACCOUNT_TOKEN, TransitLogin};
 
 use self::{aws_kms::KmsKey, transit::Transit};

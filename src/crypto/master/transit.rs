@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::{CallError, TIMEOUT, is_private};
+use super::{CallError, TIMEOUT, credential::read, is_private};
 use crate::{
     crypto::seal::{Place, associated_data},
     outbound::{self, Route},
@@ -193,12 +193,6 @@ impl Transit {
             status => Err(CallError::Unavailable(format!("it answered {}: {}", status.as_u16(), said(&body)))),
         }
     }
-}
-
-async fn read(file: &Path) -> Result<SecretString, CallError> {
-    let text = tokio::fs::read_to_string(file).await;
-    let text = Zeroizing::new(text.map_err(|error| CallError::Unavailable(format!("reading {}: {error}", file.display())))?);
-    Ok(SecretString::from(text.trim()))
 }
 
 fn unavailable(what: &str) -> CallError {
