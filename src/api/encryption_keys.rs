@@ -30,6 +30,16 @@ pub(super) struct RotateDataKeys {
     team: Option<Name>,
 }
 
+/// By which master key.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RewrapDataKeys {
+    /// The one that is meant, against surprises: it must be the first one of the replica that is asked. Absent: whichever that is.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "k2")]
+    master_key: Option<Name>,
+}
+
 /// Which master key.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -110,14 +120,15 @@ pub(super) async fn rotate_data_keys(
 ///
 /// Every data key that another master key wraps, in the background: after a new master key was put first, of the same provider or of
 /// another. Watch `rewrap`.
-#[utoipa::path(post, path = "/encryption-keys/rewrap", tag = docs::KEYS, security(("bearer" = [])),
+#[utoipa::path(post, path = "/encryption-keys/rewrap", tag = docs::KEYS, security(("bearer" = [])), request_body = RewrapDataKeys,
     responses((status = 202, description = "It is begun.", body = EncryptionKeys),
-              (status = 409, description = "`key-not-everywhere`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
+              (status = 409, description = "`key-not-everywhere` or `key-not-first`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(super) async fn rewrap_data_keys(
     State(state): State<ApiState>,
     who: Authenticated,
+    OptionalJson(asked): OptionalJson<RewrapDataKeys>,
 ) -> Result<(StatusCode, Answer<EncryptionKeys>), Problem> {
-    let status = state.broker.rewrap_data_keys(&who.caller, &who.actor).await?;
+    let status = state.broker.rewrap_data_keys(&who.caller, asked.master_key.as_ref(), &who.actor).await?;
     Ok((StatusCode::ACCEPTED, Answer(status.into())))
 }
 

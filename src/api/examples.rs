@@ -53,6 +53,7 @@ fn samples() -> Vec<Problem> {
         BrokerError::LockedDown.into(),
         BrokerError::KeyInUse { id: "k1".to_owned(), needs: vec!["12 rows of data_keys".to_owned()] }.into(),
         BrokerError::KeyNotEverywhere { id: "k2".to_owned(), replicas: vec![JOURNAL.to_owned()] }.into(),
+        BrokerError::KeyNotFirst { id: "k1".to_owned(), first: "k2".to_owned() }.into(),
         BrokerError::JournalAlive(JOURNAL.parse().unwrap_or_default()).into(),
         RefreshError::Lost(String::new()).into(),
         too_large(),

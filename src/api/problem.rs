@@ -233,6 +233,9 @@ impl From<BrokerError> for Problem {
                 let detail = format!("The {reason}. Give it to every replica first, in the second place; then put it first.");
                 Self::new(StatusCode::CONFLICT, "key-not-everywhere", "Key not everywhere", detail).because(reason)
             }
+            BrokerError::KeyNotFirst { .. } => {
+                Self::new(StatusCode::CONFLICT, "key-not-first", "Key not first", format!("The {reason}.")).because(reason)
+            }
             BrokerError::JournalAlive(_) => {
                 Self::new(StatusCode::CONFLICT, "journal-in-use", "Journal in use", format!("The {}.", reason.clone()))
                     .because(reason)

@@ -214,10 +214,14 @@ impl Broker {
     /// See [`Keys::ask_rewrap`].
     ///
     /// # Errors
-    /// The caller may not, this is a copy, or as there.
-    pub async fn rewrap_data_keys(&self, caller: &Caller, actor: &Actor) -> Result<KeyStatus, BrokerError> {
+    /// The caller may not, this is a copy, another master key is meant (`by`), or as there.
+    pub async fn rewrap_data_keys(&self, caller: &Caller, by: Option<&Name>, actor: &Actor) -> Result<KeyStatus, BrokerError> {
         caller.authorise_platform()?;
         self.not_frozen()?;
+        let first = self.keys.master().first();
+        if let Some(by) = by.filter(|by| by.as_str() != first) {
+            return Err(BrokerError::KeyNotFirst { id: by.to_string(), first: first.to_owned() });
+        }
         self.keys.ask_rewrap(&self.store, actor).await?;
         self.keys.status(&self.store).await
     }

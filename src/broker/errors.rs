@@ -73,6 +73,14 @@ pub enum BrokerError {
         /// Their journals.
         replicas: Vec<String>,
     },
+    /// A master key that is not the one that wraps.
+    #[error("master key {id} is not the first of TOKEN_BROKER_MASTER_KEYS of the replica that was asked: that is {first}")]
+    KeyNotFirst {
+        /// Which.
+        id: String,
+        /// The one that is.
+        first: String,
+    },
     /// A journal whose replica is not away.
     #[error("the replica of journal {0} has reported in the last quarter of an hour")]
     JournalAlive(Uuid),

@@ -45,6 +45,10 @@ async fn every_team_is_rotated_where_none_is_named_and_a_team_that_is_none_is_re
     app.platform.post("/teams", json!({"name": "orders"})).await.expect(201);
     app.platform.post("/encryption-keys/rotate", json!({"team": "nobody"})).await.refused(404, "not-found");
     app.platform.post("/encryption-keys/rotate", json!({"all": true})).await.refused(422, "invalid-request");
+    app.platform.post("/encryption-keys/rewrap", json!({"all": true})).await.refused(422, "invalid-request");
+    app.platform.post("/encryption-keys/rewrap", json!([])).await.refused(422, "invalid-request");
+    app.platform.post("/encryption-keys/rewrap", json!({"master_key": "k2"})).await.refused(409, "key-not-first");
+    app.platform.post("/encryption-keys/rewrap", json!({"master_key": "k1"})).await.expect(202);
     app.platform.get("/encryption-keys/data-keys?team=nobody").await.refused(404, "not-found");
     app.platform.get("/encryption-keys/data-keys?after=bm8").await.refused(422, "invalid-request");
     assert_eq!(app.database.count("select count(*) from data_keys").await, 2);
