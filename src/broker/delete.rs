@@ -50,6 +50,7 @@ impl Broker {
             lease: self.timing.lease,
             replica: self.replica,
             asked: Asked::default(),
+            master_key: None,
         };
         let attempt = self.store.begin_attempt(&new, actor).await?.ok_or(BrokerError::Busy)?;
         self.store.mark_revoked(team.id, view.id).await?;

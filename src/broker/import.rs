@@ -58,6 +58,7 @@ impl Broker {
                 lease: broker.timing.lease,
                 replica: broker.replica,
                 asked: Asked::default(),
+                master_key: None,
             };
             let attempt = broker.store.begin_attempt(&attempt, &actor).await?.ok_or(BrokerError::Busy)?;
             let key = broker.keys.sealing_key(&broker.store, team.id).await?;

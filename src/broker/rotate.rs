@@ -110,9 +110,13 @@ impl Broker {
             lease: self.timing.lease,
             replica: self.replica,
             asked: plan.asked.clone(),
+            master_key: Some(entry_key.wrapped.master_key_id.clone()),
         };
         fault::point(Point::BeforeBegin).await;
-        let Some(attempt) = self.store.begin_attempt(&new, actor).await? else { return Ok(Ended::NotBegun) };
+        let Some(attempt) = self.store.begin_attempt(&new, actor).await? else {
+            self.keys.still_wraps(&self.store).await?;
+            return Ok(Ended::NotBegun);
+        };
         fault::point(Point::Begun).await;
         let entry = match self.prepare_entry(&attempt, &entry_key, actor).await {
             Ok(entry) => entry,

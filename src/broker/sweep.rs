@@ -44,6 +44,7 @@ impl Broker {
             lease: self.timing.lease,
             replica: self.replica,
             asked: Asked::default(),
+            master_key: None,
         };
         let Some(attempt) = self.store.begin_attempt(&new, &actor).await? else { return Ok(Settled::Later(BUSY)) };
         let replaced = self.revoke_replaced(view, &attempt, instance, (began, min_age)).await?;

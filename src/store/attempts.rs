@@ -32,6 +32,8 @@ pub struct NewAttempt {
     pub replica: Uuid,
     /// What is asked of JFrog differently from now on.
     pub asked: Asked,
+    /// The master key that its journal entry needs; `None`: it has no entry.
+    pub master_key: Option<String>,
 }
 
 /// An attempt that was begun, and is not ended yet. Ending takes it by value.
@@ -101,7 +103,8 @@ pub struct Ending {
 }
 
 impl Store {
-    /// Begins an attempt, if no other is there, the chain is at the generation seen, and rotation is due. `None`: it is not.
+    /// Begins an attempt, if no other is there, the chain is at the generation seen, rotation is due, and the master key was not
+    /// retired. `None`: one of these is not so.
     ///
     /// # Errors
     /// Postgres: then nothing may be spent.
@@ -117,6 +120,8 @@ impl Store {
                      -- An uncertain chain's refresh token may be spent: only settling sends it again.
                      and (c.state = 'active' or $7 <> 'rotate')
                      and (c.state = 'uncertain' and not c.resent or $7 <> 'settle')
+                     -- A replica that was asleep must not need a key that is about to be destroyed.
+                     and ($11::text is null or exists (select from master_keys m where m.id = $11 and m.retired_at is null))
                    for no key update of t, c),
                begun as (
                    insert into attempts (token_id, id, team_id, chain_id, kind, spent_generation, lease_until, replica, actor)
@@ -141,7 +146,8 @@ impl Store {
             new.kind,
             new.lease.as_secs_f64(),
             new.replica,
-            actor.name
+            actor.name,
+            new.master_key
         )
         .fetch_optional(&self.pool)
         .await?;

@@ -18,6 +18,7 @@ mod outage;
 mod postgres;
 mod races;
 mod resealing;
+mod retired;
 mod running_jobs;
 mod scoreboard;
 mod secrecy;

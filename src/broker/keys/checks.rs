@@ -61,6 +61,14 @@ impl Keys {
         Ok(())
     }
 
+    /// Whether the first master key may still wrap. From when it may not, this process wraps nothing more for the journal.
+    ///
+    /// # Errors
+    /// It was retired, or Postgres.
+    pub(in crate::broker) async fn still_wraps(&self, store: &Store) -> Result<(), BrokerError> {
+        self.first_wraps(&store.master_keys().await?)
+    }
+
     fn first_wraps(&self, known: &[MasterKeyRow]) -> Result<(), BrokerError> {
         let first = self.master.first();
         if known.iter().any(|row| row.id == first && row.retired_at.is_some()) {
