@@ -34,9 +34,11 @@ pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Health>,
     match state.broker.ready().await {
         Ok(()) => Ok(Json(Health { status: "ok" })),
         Err(error @ BrokerError::MasterKey(MasterKeyError::Unavailable(..))) => Err(error.into()),
-        Err(error @ BrokerError::MasterKey(MasterKeyError::Missing(_) | MasterKeyError::Retired(_))) => {
-            Err(unusable(format!("The {error}.")).because(error))
-        }
+        Err(
+            error @ BrokerError::MasterKey(
+                MasterKeyError::Missing(_) | MasterKeyError::Retired(_) | MasterKeyError::Damaged { .. },
+            ),
+        ) => Err(unusable(format!("The {error}.")).because(error)),
         Err(error @ BrokerError::MasterKey(_)) => Err(master_key_unusable().because(error)),
         Err(error) => Err(error.into()),
     }

@@ -7,7 +7,7 @@ mod checks;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -50,6 +50,8 @@ pub struct Keys {
     /// Which master keys something is wrapped by.
     used: Cache<(), Arc<[String]>>,
     journal: Cache<(), Arc<JournalKey>>,
+    /// The first of the keys that a key service wrapped, and that do not open.
+    damaged: Arc<Mutex<Option<MasterKeyError>>>,
     /// The first master key was retired while this process ran.
     first_retired: Arc<AtomicBool>,
 }
@@ -86,6 +88,7 @@ impl Keys {
             answered: Cache::builder().max_capacity(1_000).time_to_live(ASK_AGAIN).build(),
             used: Cache::builder().max_capacity(1).time_to_live(ASK_AGAIN).build(),
             journal: Cache::builder().max_capacity(1).time_to_live(kept).build(),
+            damaged: Arc::default(),
             first_retired: Arc::default(),
         };
         keys.check_canaries(store).await?;

@@ -214,6 +214,8 @@ impl Broker {
         self.spawn(async move { listener.store.listen(signals, listener.stop.clone()).await });
         let (authentication, stop) = (self.authentication.clone(), self.stop.clone());
         self.spawn(async move { authentication.keep_fresh(stop).await });
+        let checker = self.clone();
+        self.spawn(async move { checker.check_wrapped_keys().await });
         if self.recognised.frozen.is_none() {
             self.spawn(async move { worker.work(signalled).await });
         }

@@ -29,6 +29,10 @@ pub(super) const JOBS_PER_INSTANCE: usize = 32;
 pub(super) const ERRANDS_AT_ONCE: usize = 16;
 /// When an instance's places are all taken.
 const NO_ROOM: Duration = Duration::from_secs(5);
+/// After a check of wrapped keys that broke off.
+const CHECK_AGAIN: Duration = Duration::from_secs(60);
+/// After one that found some that do not open.
+const DAMAGED_AGAIN: Duration = Duration::from_secs(600);
 /// How often pending entries that nobody has in hand are looked at.
 const TEND_JOURNAL: Duration = Duration::from_secs(60);
 
@@ -77,6 +81,24 @@ impl Broker {
                     Ok(Signals::Token(_)) => {}
                     Err(RecvError::Closed) => return,
                 },
+            }
+        }
+    }
+
+    /// Opens what key services wrapped, once; and again while something is amiss.
+    pub(super) async fn check_wrapped_keys(&self) {
+        loop {
+            let again = match self.keys.check_elsewhere(&self.store).await {
+                Ok(false) => return,
+                Ok(true) => DAMAGED_AGAIN,
+                Err(error) => {
+                    tracing::warn!(%error, "not every wrapped key could be checked; they are tried again");
+                    CHECK_AGAIN
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(again) => {}
             }
         }
     }

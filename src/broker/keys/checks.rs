@@ -1,6 +1,9 @@
 //! Whether the master keys are there and are the ones: at the start, and for whoever asks whether the service is ready.
 
-use std::time::Duration;
+use std::{
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
@@ -37,7 +40,8 @@ impl Keys {
     /// asked once in a few seconds.
     ///
     /// # Errors
-    /// A master key is missing, not the one, or cannot be asked; or the first one was retired; or Postgres.
+    /// A master key is missing, not the one, or cannot be asked; or the first one was retired; or a wrapped key does not open; or
+    /// Postgres.
     pub(in crate::broker) async fn ready(&self, store: &Store) -> Result<(), BrokerError> {
         let deadline = Instant::now() + READY_WITHIN;
         let known = store.master_keys().await?;
@@ -46,6 +50,9 @@ impl Keys {
         let used = self.used.try_get_with((), used).await.map_err(told_again)?;
         if let Some(missing) = used.iter().find(|id| !self.master.has(id)) {
             return Err(MasterKeyError::Missing(missing.clone()).into());
+        }
+        if let Some(damaged) = self.damaged().clone() {
+            return Err(damaged.into());
         }
         for row in known.into_iter().filter(|row| row.retired_at.is_none() && self.master.has(&row.id)) {
             let late = || MasterKeyError::late(&row.id);
@@ -85,10 +92,46 @@ impl Keys {
             let page = store.wrapped_keys("", after, PAGE).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.id;
-            // One in a key service is told by its canary: ten thousand calls would make a start last for minutes.
-            for key in page.into_iter().filter(|key| self.master.is_local(&key.wrapped.master_key_id)) {
-                self.master.unwrap(key.owner, &key.id.to_string(), &key.wrapped).await?;
+            for key in page.into_iter().filter(|key| self.master.has(&key.wrapped.master_key_id)) {
+                let id = key.id.to_string();
+                // Ten thousand calls to a key service would make a start last for minutes: they are made behind it.
+                if self.master.is_local(&key.wrapped.master_key_id) {
+                    self.master.unwrap(key.owner, &id, &key.wrapped).await?;
+                } else {
+                    self.master.check_form(&id, &key.wrapped)?;
+                }
             }
         }
+    }
+
+    /// The same for what key services wrapped, one after the other. What does not open is told to who asks whether the service is
+    /// ready. Returns whether there is any.
+    ///
+    /// # Errors
+    /// A key service cannot be asked, or Postgres.
+    pub(in crate::broker) async fn check_elsewhere(&self, store: &Store) -> Result<bool, BrokerError> {
+        let (mut after, mut damaged) = (Uuid::nil(), None);
+        let elsewhere = |id: &str| self.master.has(id) && !self.master.is_local(id);
+        while self.master.ids().any(elsewhere) {
+            let page = store.wrapped_keys("", after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            for key in page.into_iter().filter(|key| elsewhere(&key.wrapped.master_key_id)) {
+                match self.master.unwrap(key.owner, &key.id.to_string(), &key.wrapped).await {
+                    Ok(_) => {}
+                    Err(error @ MasterKeyError::Damaged { .. }) => {
+                        tracing::error!(%error, "a wrapped key does not open");
+                        *self.damaged() = Some(damaged.get_or_insert(error).clone());
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        self.damaged().clone_from(&damaged);
+        Ok(damaged.is_some())
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, Option<MasterKeyError>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::{CallError, TIMEOUT, credential::read, is_private};
+use super::{CallError, SHORTEST, TIMEOUT, credential::read, is_private};
 use crate::{
     crypto::seal::{Place, associated_data},
     outbound::{self, Route},
@@ -193,6 +193,13 @@ impl Transit {
             status => Err(CallError::Unavailable(format!("it answered {}: {}", status.as_u16(), said(&body)))),
         }
     }
+}
+
+/// Whether it has the form of a wrapped key: `vault:v1:` and base64.
+pub(super) fn is_wrapped(sealed: &[u8]) -> bool {
+    let text = std::str::from_utf8(sealed).ok().and_then(|text| text.strip_prefix("vault:v"));
+    let Some((version, encoded)) = text.and_then(|text| text.split_once(':')) else { return false };
+    version.parse::<u32>().is_ok() && STANDARD.decode(encoded).is_ok_and(|bytes| bytes.len() >= SHORTEST)
 }
 
 fn unavailable(what: &str) -> CallError {
