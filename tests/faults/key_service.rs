@@ -1,6 +1,6 @@
 //! The key service is away while Postgres comes back: what waits in the journal waits on, and holds up nothing else.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use serde_json::json;
 use token_broker::broker::Timing;
@@ -35,6 +35,14 @@ async fn left_waiting(app: &TestApp, name: &str) {
     assert_eq!(asked.json["warnings"], json!(["refresh-pending"]));
 }
 
+/// The broker loses the connection on which it listens, as when Postgres was away for a moment.
+async fn reconnect(app: &TestApp) {
+    // It was told to listen, and is asked now and then whether it still works.
+    let listens = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                   where datname = current_database() and (query ilike 'listen%' or query = 'select 1')";
+    assert!(app.database.count(listens).await > 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_whose_key_service_is_away_waits_and_blocks_no_other() {
     let transit = FakeTransit::start().await;
@@ -56,8 +64,7 @@ async fn a_pair_whose_key_service_is_away_waits_and_blocks_no_other() {
     transit.behave(Behaving::Away);
     tokio::time::sleep(KEPT * 2).await;
     app.database.run("drop trigger refuse on chains").await;
-    let listens = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and query ilike 'listen%'";
-    assert_eq!(app.database.count(listens).await, 1);
+    reconnect(&app).await;
     app.token_until("ours", "committed", |token| token["generation"] == 2).await;
     assert_eq!(app.admin.get("/tokens/theirs").await.expect(200).json["generation"], 1);
     assert_eq!((entries(&app, "pending"), entries(&app, "unreadable")), (1, 0));
@@ -67,4 +74,43 @@ async fn a_pair_whose_key_service_is_away_waits_and_blocks_no_other() {
     let handed = app.ci.refresh("theirs", json!({})).await.expect(200);
     assert!(app.simulator.is_alive(handed.access_token()));
     assert_eq!((entries(&app, "pending"), app.simulator.refreshes()), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_younger_pair_is_not_taken_for_a_stray_while_an_older_one_waits_for_its_key_service() {
+    let transit = FakeTransit::start().await;
+    let mut app = TestApp::start().await;
+    app.register_with("deploy", json!({"reuse_for": 1})).await.expect(201);
+    let here = app.master_keys.clone();
+    with(&mut app, format!("{},{here}", transit.entry("bao"))).await;
+    app.database.run("create table kept_chains as select * from chains; create table kept_tokens as select * from tokens").await;
+    let rotate = async |app: &TestApp| app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
+    rotate(&app).await;
+    with(&mut app, format!("{here},{}", transit.entry("bao"))).await;
+    rotate(&app).await;
+    // Of the chain that was rotated first.
+    let youngest = rotate(&app).await;
+    assert_eq!(youngest.json["generation"], 4);
+
+    transit.behave(Behaving::Away);
+    tokio::time::sleep(KEPT * 2).await;
+    let files = fs::read_dir(app.journal.path()).expect("the journal").flatten().map(|file| file.path());
+    let entry = files.filter(|path| path.extension().is_some_and(|extension| extension == "committed")).max().expect("an entry");
+    fs::rename(&entry, entry.with_extension("pending")).expect("renames");
+    // A failover loses all three.
+    app.database
+        .run(
+            "delete from tokens; insert into tokens select * from kept_tokens; insert into chains select * from kept_chains;
+             drop table kept_chains, kept_tokens",
+        )
+        .await;
+    reconnect(&app).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((entries(&app, "pending"), entries(&app, "unreadable")), (1, 0));
+    assert!(app.simulator.is_alive(youngest.access_token()), "it was given back");
+
+    transit.behave(Behaving::Well);
+    app.token_until("deploy", "committed", |token| token["generation"] == 4).await;
+    assert_eq!(app.ci.refresh("deploy", json!({})).await.expect(200).access_token(), youngest.access_token());
+    assert!(app.simulator.is_alive(youngest.access_token()));
 }
