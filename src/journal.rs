@@ -142,7 +142,7 @@ impl Journal {
                 continue;
             };
             let waits = extension == Standing::Pending.extension();
-            match head_of(&path) {
+            match head_of(&path).and_then(|head| header_of(&head)) {
                 Ok(header) => *needed.entry(header.master_key_id).or_default() += usize::from(waits),
                 Err(error) if is_gone(&error) || is_no_entry(&error) => {}
                 Err(error) => return Err(error),
@@ -259,11 +259,11 @@ fn read_entry(path: &Path) -> io::Result<(Header, Option<Sealed>)> {
     Ok((header, (length > 0).then(|| Sealed::from_bytes(body.to_vec()))))
 }
 
-/// The header of a file, if it has one.
-fn head_of(path: &Path) -> io::Result<Header> {
+/// What stands where an entry has its header.
+fn head_of(path: &Path) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HEADER);
     File::open(path)?.take(HEADER as u64).read_to_end(&mut head)?;
-    header_of(&head)
+    Ok(head)
 }
 
 fn header_of(head: &[u8]) -> io::Result<Header> {
@@ -276,7 +276,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// It was read, and is not what we wrote. Everything else says nothing of the file: the next look may find it whole.
-pub fn is_no_entry(error: &io::Error) -> bool {
+fn is_no_entry(error: &io::Error) -> bool {
     error.raw_os_error().is_none()
 }
 

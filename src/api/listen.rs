@@ -37,8 +37,14 @@ impl Listeners {
     ///
     /// # Errors
     /// The certificate or key cannot be read.
-    pub async fn serve_api(&mut self, state: ApiState, on: TcpListener, tls: Option<(PathBuf, PathBuf)>) -> anyhow::Result<()> {
-        self.serve(super::router(state), on, tls).await
+    pub async fn serve_api(
+        &mut self,
+        routes: Router<ApiState>,
+        state: ApiState,
+        on: TcpListener,
+        tls: Option<(PathBuf, PathBuf)>,
+    ) -> anyhow::Result<()> {
+        self.serve(super::router(routes, state), on, tls).await
     }
 
     /// Serves `/metrics` and health.

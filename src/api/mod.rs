@@ -108,14 +108,15 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(health::ready))
 }
 
-/// The API's router, `/docs` and `/openapi.json` included.
-fn router(state: ApiState) -> Router {
+/// The API's routes, `/docs` and `/openapi.json` included. To put the document together takes some milliseconds.
+pub fn documented_routes() -> Router<ApiState> {
     let (router, document) = routes().split_for_parts();
-    let document = docs::completed(document);
-    router
-        .merge(docs::swagger_ui(document))
-        .layer(middleware::from_fn_with_state(state.clone(), request::around))
-        .with_state(state)
+    router.merge(docs::swagger_ui(docs::completed(document)))
+}
+
+/// The API's router.
+fn router(routes: Router<ApiState>, state: ApiState) -> Router {
+    routes.layer(middleware::from_fn_with_state(state.clone(), request::around)).with_state(state)
 }
 
 /// The router of the operators' address: `/metrics` and health.

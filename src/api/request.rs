@@ -91,7 +91,8 @@ pub(super) async fn around(State(state): State<ApiState>, mut request: Request, 
     let mut response = match problem_of(&response) {
         None => response,
         Some(problem) => {
-            audit(&state, &context, action, token, &problem).await;
+            // In a box: whoever waits for a good answer keeps no room for it.
+            Box::pin(audit(&state, &context, action, token, &problem)).await;
             render(&problem, &context.request_id, response)
         }
     };

@@ -6,10 +6,13 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::spawn_blocking,
+};
 
 use crate::{
-    api::{ApiState, Listeners, Metrics},
+    api::{ApiState, Listeners, Metrics, documented_routes},
     broker::{Broker, Keys, Others, recognise, report_journal},
     config::{Database, LogFormat, ServeOptions, Settings},
     identity::{Authentication, Issuers},
@@ -102,21 +105,28 @@ pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Resu
     let ops_listener = bind("TOKEN_BROKER_OPS_LISTEN", settings.ops_listen)?;
     let (listen, ops_listen) = (listener.local_addr()?, ops_listener.local_addr()?);
 
+    // Reading the system's certificates and putting the document together take as long as all that Postgres is asked.
+    let (instances, route, timeout, identities) =
+        (settings.instances, settings.route, settings.timing.jfrog_timeout, settings.identities);
+    let platform_admins = identities.platform_admins;
+    let clients = spawn_blocking(move || {
+        let issuers = Issuers::new(identities.issuers, identities.audience, &identities.route)?;
+        anyhow::Ok((Jfrog::new(instances, &route, timeout)?, issuers))
+    });
+    let routes = spawn_blocking(documented_routes);
     let (store, keys) = open(settings.database).await?;
     let journal = Journal::open(&settings.journal_dir).context("TOKEN_BROKER_JOURNAL_DIR is not usable")?;
     report_journal(&keys, &store, &journal).await?;
     let recognised = recognise(&store, &journal, settings.adopt).await?;
-    let jfrog = Jfrog::new(settings.instances, &settings.route, settings.timing.jfrog_timeout)?;
-    let identities = settings.identities;
-    let issuers = Issuers::new(identities.issuers, identities.audience, &identities.route)?;
-    let authentication = Authentication::new(store.clone(), issuers, identities.platform_admins);
+    let (jfrog, issuers) = clients.await??;
+    let authentication = Authentication::new(store.clone(), issuers, platform_admins);
     let others = Others { jfrog, courier: settings.courier, checkpoints: settings.checkpoints };
     let broker = Broker::new(authentication, store, others, keys, journal, recognised, settings.timing);
     broker.start().await.context("replaying the journal")?;
 
     let state = ApiState::new(broker.clone(), settings.trusted_proxies, settings.rates);
     let mut listeners = Listeners::new();
-    listeners.serve_api(state.clone(), listener, settings.tls).await?;
+    listeners.serve_api(routes.await?, state.clone(), listener, settings.tls).await?;
     if let Some(metrics) = metrics {
         listeners.serve_ops(state, metrics, ops_listener).await?;
     }

@@ -14,7 +14,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Standing, UNREADABLE, head_of, is_no_entry, rename, sync_dir};
+use super::{Standing, UNREADABLE, head_of, header_of, rename, sync_dir};
 
 /// Made beforehand: as many as tokens may be worked on at once.
 const KEPT: usize = 64;
@@ -44,10 +44,10 @@ impl Spares {
         let mut ready = Vec::new();
         let paths = fs::read_dir(dir)?.flatten().map(|file| file.path());
         for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)) {
-            match head_of(&path) {
+            let head = head_of(&path)?;
+            match header_of(&head) {
                 Ok(header) => fs::rename(&path, Standing::Pending.file(dir, header.attempt_id))?,
-                Err(error) if !is_no_entry(&error) => return Err(error),
-                Err(_) if !is_empty(&path)? => rename(&path, UNREADABLE)?,
+                Err(_) if head.iter().any(|byte| *byte != 0) => rename(&path, UNREADABLE)?,
                 Err(_) if fs::metadata(&path)?.len() == PREALLOCATED as u64 => ready.push(path),
                 // Half-made.
                 Err(_) => fs::remove_file(&path)?,
@@ -109,10 +109,6 @@ fn make_one(path: &Path) -> io::Result<()> {
     // Written, not only allocated: the answer's fsync then has data to bring to the disk and nothing else.
     file.write_all(&[0; PREALLOCATED])?;
     file.sync_all()
-}
-
-fn is_empty(path: &Path) -> io::Result<bool> {
-    Ok(fs::read(path)?.iter().all(|byte| *byte == 0))
 }
 
 #[cfg(test)]

@@ -195,8 +195,10 @@ impl Store {
             ("idle_in_transaction_session_timeout", "30s"),
             ("statement_timeout", "15s"),
         ]);
-        // To plan a hot statement anew each time takes longer than to run it.
-        let planned_once = options.clone().options([("plan_cache_mode", "force_generic_plan")]);
+        // To plan a hot statement anew each time takes longer than to run it. It may be planned while its tables are still empty:
+        // by their indexes all the same.
+        let planned_once =
+            options.clone().options([("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")]);
         let pools = PgPoolOptions::new()
             .acquire_timeout(PROMPT)
             // A ping before each statement would double the hot path's round trips; one after a pause finds dead sockets.
