@@ -87,3 +87,38 @@ async fn many_at_once_share_statements_and_commits() {
     let audited = app.database.count("select count(*) from audit_events where action = 'token.hand_out'").await;
     assert_eq!(audited, (TIMES + 1) * i64::try_from(CALLERS).expect("few"), "each has its row");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_reads_no_more_rows_for_the_other_tokens_of_its_team() {
+    const OTHERS: i64 = 2_000;
+    let app = TestApp::start_on(TestDatabase::counting().await).await;
+    app.register("deploy").await;
+    let columns = "select string_agg(quote_ident(column_name), ', ') from information_schema.columns
+                   where table_schema = 'public' and table_name = ";
+    let [of_tokens, of_chains] = [
+        app.database.text(&format!("{columns} 'tokens' and column_name not in ('id', 'name', 'idempotency_key')")).await,
+        app.database.text(&format!("{columns} 'chains' and column_name not in ('id', 'token_id')")).await,
+    ];
+    let others = format!(
+        "insert into tokens (id, name, {of_tokens}) select lpad(n::text, 32, '0')::uuid, 'other-' || n, {of_tokens}
+         from tokens, generate_series(1, {OTHERS}) n;
+         insert into chains (id, token_id, {of_chains}) select gen_random_uuid(), lpad(n::text, 32, '0')::uuid, {of_chains}
+         from chains, generate_series(1, {OTHERS}) n;
+         analyze;"
+    );
+    app.database.run(&others).await;
+    let read = "select (sum(coalesce(seq_tup_read, 0)) + sum(coalesce(idx_tup_fetch, 0)))::bigint
+                from pg_stat_user_tables where relname in ('tokens', 'chains', 'attempts')";
+    // What a connection has counted is seen a second after it last did something.
+    let seen = async || {
+        tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+        app.database.count(read).await
+    };
+    app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
+    let before = seen().await;
+    for _ in 0..TIMES {
+        app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
+    }
+    let each = (seen().await - before) / TIMES;
+    assert!((1..=100).contains(&each), "a refresh reads {each} rows");
+}

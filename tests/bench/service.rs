@@ -79,6 +79,11 @@ impl Api {
         Self { key: key.to_owned(), ..self.clone() }
     }
 
+    /// The same at another replica.
+    pub fn of(&self, service: &Service) -> Self {
+        Self { address: service.address, ..self.clone() }
+    }
+
     pub async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
         let request = self.client.post(format!("http://{}{path}", self.address)).bearer_auth(&self.key).json(&body);
         let answer = request.send().await?;

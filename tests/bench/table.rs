@@ -53,7 +53,7 @@ impl Bounds {
 /// One row as measured.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// `R1` to `R17`.
+    /// `R1` to `R17` of BENCH.md; `K1`.
     pub id: &'static str,
     pub what: &'static str,
     pub bounds: Bounds,

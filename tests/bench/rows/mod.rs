@@ -4,6 +4,7 @@ mod footprint;
 mod hand_out;
 mod jobs;
 mod keep_alive;
+mod keys;
 mod refresh;
 mod stampede;
 
@@ -42,6 +43,7 @@ pub async fn measure(world: &World, asked: &Asked) -> Table {
         (&["R15"], |world| Box::pin(keep_alive::all_at_once(world))),
         (&["R16"], |world| Box::pin(hand_out::closing_batches(world))),
         (&["R17"], |world| Box::pin(hand_out::row_level_security(world))),
+        (&["K1"], |world| Box::pin(keys::changed_under_load(world))),
     ];
     for (ids, group) in groups {
         if !asked.any(ids) {
