@@ -81,18 +81,19 @@ impl Store {
     /// # Errors
     /// Postgres.
     pub async fn tell(&self, token: Uuid) -> Result<()> {
-        self.told.ask(Uuid::nil(), token, {
-            let pool = self.pool.clone();
-            move |tokens| {
-                let pool = pool.clone();
-                async move {
-                    sqlx::query!("select pg_notify($1, token::text)::text from unnest($2::uuid[]) token", CHANNEL, &tokens)
-                        .fetch_all(&pool)
-                        .await?;
-                    Ok(vec![(); tokens.len()])
+        self.told
+            .ask(Uuid::nil(), token, {
+                let pool = self.pool.clone();
+                move |tokens| {
+                    let pool = pool.clone();
+                    async move {
+                        sqlx::query!("select pg_notify($1, token::text)::text from unnest($2::uuid[]) token", CHANNEL, &tokens)
+                            .fetch_all(&pool)
+                            .await?;
+                        Ok(vec![(); tokens.len()])
+                    }
                 }
-            }
-        })
-        .await
+            })
+            .await
     }
 }
