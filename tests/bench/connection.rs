@@ -21,15 +21,21 @@ pub struct Answer<'a> {
 }
 
 impl Connection {
-    /// From the loopback address `127.0.0.1`.
+    /// From the loopback address `127.0.0.1`, at a port that the kernel finds when it knows where to.
     pub async fn open(to: SocketAddr) -> anyhow::Result<Self> {
-        Self::open_from(Ipv4Addr::LOCALHOST, to).await
+        Self::over(TcpSocket::new_v4()?, to).await
     }
 
     /// From this loopback address: thousands of callers need more ports than one has, and each is counted by its own.
     pub async fn open_from(from: Ipv4Addr, to: SocketAddr) -> anyhow::Result<Self> {
         let socket = TcpSocket::new_v4()?;
+        // Those of connections that ended within the last minute are free.
+        socket.set_reuseaddr(true)?;
         socket.bind((from, 0).into())?;
+        Self::over(socket, to).await
+    }
+
+    async fn over(socket: TcpSocket, to: SocketAddr) -> anyhow::Result<Self> {
         let stream = socket.connect(to).await.with_context(|| format!("connecting to {to}"))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024) })
