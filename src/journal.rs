@@ -92,6 +92,15 @@ impl Standing {
     }
 }
 
+/// What a directory's entries need to be opened.
+#[derive(Debug, Default)]
+pub struct Needs {
+    /// Master keys, and how many entries of each wait for Postgres.
+    pub master_keys: BTreeMap<String, usize>,
+    /// Entries that cannot be read now: they may need any.
+    pub unread: usize,
+}
+
 /// An entry read back.
 #[derive(Debug)]
 pub struct Entry {
@@ -130,12 +139,12 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Which master keys the entries need, of every standing and those set aside, and how many of each wait for Postgres. Blocks.
+    /// Which master keys the entries need, of every standing and those set aside. Blocks.
     ///
     /// # Errors
-    /// A file cannot be read: what it needs is not known.
-    pub fn master_keys(&self) -> io::Result<BTreeMap<String, usize>> {
-        let mut needed = BTreeMap::new();
+    /// The directory cannot be listed.
+    pub fn needs(&self) -> io::Result<Needs> {
+        let mut needs = Needs::default();
         for file in fs::read_dir(&self.dir)? {
             let path = file?.path();
             let Some(extension) = path.extension().filter(|extension| ENTRIES.iter().any(|known| extension == known)) else {
@@ -143,12 +152,15 @@ impl Journal {
             };
             let waits = extension == Standing::Pending.extension();
             match head_of(&path).and_then(|head| header_of(&head)) {
-                Ok(header) => *needed.entry(header.master_key_id).or_default() += usize::from(waits),
+                Ok(header) => *needs.master_keys.entry(header.master_key_id).or_default() += usize::from(waits),
                 Err(error) if is_gone(&error) || is_no_entry(&error) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "a journal entry cannot be read now: what it needs is not known");
+                    needs.unread += 1;
+                }
             }
         }
-        Ok(needed)
+        Ok(needs)
     }
 
     /// Makes an entry of a file that has its full size and is on disk. Blocks.
@@ -358,10 +370,11 @@ mod tests {
         journal.prepare(&header()).expect("prepares");
         fs::write(dir.path().join("x.pending"), b"{").expect("writes");
         fs::create_dir(dir.path().join("lost+found")).expect("makes a directory");
-        assert_eq!(journal.master_keys().expect("reads"), BTreeMap::from([("m".to_owned(), 1)]));
+        let needs = || journal.needs().map(|needs| (needs.master_keys, needs.unread)).expect("lists");
+        assert_eq!(needs(), (BTreeMap::from([("m".to_owned(), 1)]), 0));
         let looped = dir.path().join("y.committed");
         std::os::unix::fs::symlink(&looped, &looped).expect("links");
-        assert!(!is_no_entry(&journal.master_keys().expect_err("unknown")));
+        assert_eq!(needs(), (BTreeMap::from([("m".to_owned(), 1)]), 1));
     }
 
     #[test]

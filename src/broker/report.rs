@@ -17,9 +17,12 @@ impl Keys {
     /// That master key was retired; the journal cannot be read; or Postgres.
     pub(super) async fn report(&self, store: &Store, journal: &Journal) -> Result<(), BrokerError> {
         let (first, reading) = (self.master().first().to_owned(), journal.clone());
-        let mut needs: Vec<String> = blocking(move || reading.master_keys()).await?.into_keys().collect();
-        needs.push(first.clone());
+        let found = blocking(move || reading.needs()).await?;
         let holds: Vec<String> = self.master().ids().map(str::to_owned).collect();
+        let mut needs: Vec<String> = found.master_keys.into_keys().chain([first.clone()]).collect();
+        if found.unread > 0 {
+            needs.extend_from_slice(&holds);
+        }
         let usable = store.report_journal(journal.id(), &needs, &holds).await?;
         if usable.contains(&first) {
             return Ok(());
@@ -37,7 +40,7 @@ impl Keys {
 /// Postgres cannot be read.
 pub async fn report_journal(keys: &Keys, store: &Store, journal: &Journal) -> anyhow::Result<()> {
     let reading = journal.clone();
-    for (id, waiting) in blocking(move || reading.master_keys()).await.context("reading the journal")? {
+    for (id, waiting) in blocking(move || reading.needs()).await.context("reading the journal")?.master_keys {
         ensure!(
             keys.master().has(&id) || waiting == 0,
             "TOKEN_BROKER_MASTER_KEYS: {}: it opens {waiting} entries of the journal that Postgres may not have yet",

@@ -39,6 +39,8 @@ async fn two_replicas_share_what_is_due_and_rotate_each_token_once() {
     let other = Replica::start(&app, journals[1].path(), "info").await;
     // Twelve hours: every older chain has lived half of its life.
     app.let_pass(50_000).await;
+    // So slow that there is something left when the other one looks, which may be a second later.
+    app.simulator.knobs(|knobs| knobs.latency_ms = 700);
     app.database.run("update jobs set due_at = now() where kind = 'keep-alive'").await;
     for _ in 0..300 {
         if app.simulator.refreshes() >= TOKENS {
