@@ -16,7 +16,10 @@ const TOGETHER: usize = 64;
 /// Statements of one team at a time: while one waits for the disk, the next is at work.
 const AT_A_TIME: usize = 2;
 
-type Queue<A, R> = VecDeque<(A, oneshot::Sender<Result<R>>)>;
+type Queue<A, R> = VecDeque<(A, Answer<R>)>;
+
+/// Where somebody waits for an answer.
+type Answer<R> = oneshot::Sender<Result<R>>;
 
 /// What is asked of Postgres, by team: row-level security lets a statement see one.
 #[derive(Debug)]
@@ -70,7 +73,7 @@ impl<A: Send + 'static, R: Send + 'static> Gather<A, R> {
     }
 }
 
-fn answer_all<R>(senders: Vec<oneshot::Sender<Result<R>>>, answers: Result<Vec<R>>) {
+fn answer_all<R>(senders: Vec<Answer<R>>, answers: Result<Vec<R>>) {
     // Who waits no longer needs no answer.
     match answers {
         Ok(answers) => senders.into_iter().zip(answers).for_each(|(sender, answer)| drop(sender.send(Ok(answer)))),
@@ -86,7 +89,7 @@ struct Turn<A, R> {
 }
 
 impl<A, R> Turn<A, R> {
-    fn next(&mut self) -> Option<(Vec<A>, Vec<oneshot::Sender<Result<R>>>)> {
+    fn next(&mut self) -> Option<(Vec<A>, Vec<Answer<R>>)> {
         let mut teams = lock(&self.gather.0);
         let asks = teams.get_mut(&self.team).map(|waiting| {
             let some = waiting.asks.len().min(TOGETHER);
