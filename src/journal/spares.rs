@@ -44,7 +44,14 @@ impl Spares {
         let mut ready = Vec::new();
         let paths = fs::read_dir(dir)?.flatten().map(|file| file.path());
         for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)) {
-            let head = head_of(&path)?;
+            let head = match head_of(&path) {
+                Ok(head) => head,
+                Err(error) => {
+                    // It may hold an answer: the next start looks again.
+                    tracing::error!(path = %path.display(), %error, "a spare journal entry cannot be read now");
+                    continue;
+                }
+            };
             match header_of(&head) {
                 Ok(header) => fs::rename(&path, Standing::Pending.file(dir, header.attempt_id))?,
                 Err(_) if head.iter().any(|byte| *byte != 0) => rename(&path, UNREADABLE)?,
@@ -157,11 +164,14 @@ mod tests {
         rename(&pending, EXTENSION).expect("renames");
         fs::write(dir.path().join("half.spare"), [0; 100]).expect("writes");
         fs::write(dir.path().join("torn.spare"), [7; PREALLOCATED]).expect("writes");
+        let looped = dir.path().join("looped.spare");
+        std::os::unix::fs::symlink(&looped, &looped).expect("links");
         let journal = Journal::open(dir.path()).expect("opens again");
         let entry = journal.read(&pending).expect("an entry").expect("is there");
         assert_eq!((entry.header.attempt_id, entry.body), (header.attempt_id, Some(body)));
         assert!(!dir.path().join("half.spare").exists());
         assert!(dir.path().join("torn.unreadable").exists(), "nobody knows what it was: it is kept");
+        assert!(looped.is_symlink(), "it is looked at again");
     }
 
     #[test]
