@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Context;
 use tokio::{
+    net::TcpSocket,
     signal::unix::{SignalKind, signal},
     task::spawn_blocking,
 };
@@ -21,6 +22,9 @@ use crate::{
     store::{self, Store},
     telemetry,
 };
+
+/// Connections that wait to be accepted: thousands of jobs may come at once, and who finds no room tries again after a second or more.
+const BACKLOG: u32 = 4096;
 
 /// The service, running.
 #[derive(Debug)]
@@ -146,7 +150,11 @@ impl Running {
 }
 
 fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).with_context(|| format!("{setting}: {address} cannot be listened on"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    bound().with_context(|| format!("{setting}: {address} cannot be listened on"))
 }
