@@ -262,10 +262,13 @@ impl Broker {
                     key = current;
                 }
                 other => {
-                    let (store, token) = (self.store.clone(), attempt.token_id);
-                    // Nobody waits for it: who misses the signal looks again.
-                    self.spawn(async move { drop(store.tell(token).await) });
-                    return Ok(other?);
+                    let committed = other?;
+                    if committed == Committed::Yes {
+                        let (store, token) = (self.store.clone(), attempt.token_id);
+                        // Nobody waits for it: who misses the signal looks again.
+                        self.spawn(async move { drop(store.tell(token).await) });
+                    }
+                    return Ok(committed);
                 }
             }
         }
