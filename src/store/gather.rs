@@ -16,6 +16,9 @@ const TOGETHER: usize = 64;
 /// Statements of one team at a time: while one waits for the disk, the next is at work.
 const AT_A_TIME: usize = 2;
 
+/// So many must wait before a second statement is worth its while: what a statement costs, it costs for one as for many.
+const WORTH_ANOTHER: usize = 8;
+
 type Queue<A, R> = VecDeque<(A, Answer<R>)>;
 
 /// Where somebody waits for an answer.
@@ -31,6 +34,12 @@ struct Waiting<A, R> {
     statements: usize,
 }
 
+impl<A, R> Waiting<A, R> {
+    fn has_room(&self) -> bool {
+        self.statements == 0 || self.statements < AT_A_TIME && self.asks.len() >= WORTH_ANOTHER
+    }
+}
+
 impl<A, R> Clone for Gather<A, R> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
@@ -43,11 +52,11 @@ impl<A, R> Default for Gather<A, R> {
     }
 }
 
-impl<A: Send + 'static, R: Send + 'static> Gather<A, R> {
+impl<A: Clone + Send + 'static, R: Send + 'static> Gather<A, R> {
     /// The answer to one ask. `statement` answers many, each at its place; it runs in a task of its own, which no caller cancels.
     ///
     /// # Errors
-    /// The statement's, which is everybody's who shared it.
+    /// The statement's. What Postgres refused as a whole, maybe for the sake of one, is asked again for each alone.
     pub(super) async fn ask<F>(&self, team: Uuid, ask: A, statement: impl Fn(Vec<A>) -> F + Send + 'static) -> Result<R>
     where
         F: Future<Output = Result<Vec<R>>> + Send,
@@ -57,7 +66,7 @@ impl<A: Send + 'static, R: Send + 'static> Gather<A, R> {
             let mut teams = lock(&self.0);
             let waiting = teams.entry(team).or_insert_with(|| Waiting { asks: Queue::new(), statements: 0 });
             waiting.asks.push_back((ask, sender));
-            (waiting.statements < AT_A_TIME).then(|| {
+            waiting.has_room().then(|| {
                 waiting.statements += 1;
                 Turn { gather: self.clone(), team, over: false }
             })
@@ -65,20 +74,30 @@ impl<A: Send + 'static, R: Send + 'static> Gather<A, R> {
         if let Some(mut turn) = turn {
             tokio::spawn(async move {
                 while let Some((asks, senders)) = turn.next() {
-                    answer_all(senders, statement(asks).await);
+                    match statement(asks.clone()).await {
+                        Ok(answers) => tell(senders.into_iter().zip(answers.into_iter().map(Ok))),
+                        Err(error) if asks.len() > 1 && error.was_undone() => {
+                            for (ask, sender) in asks.into_iter().zip(senders) {
+                                let alone = statement(vec![ask]).await;
+                                tell([(sender, alone.and_then(|mut answer| answer.pop().ok_or_else(no_answer)))]);
+                            }
+                        }
+                        Err(error) => tell(senders.into_iter().map(|sender| (sender, Err(error.told_again())))),
+                    }
                 }
             });
         }
-        answer.await.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::WorkerCrashed)))
+        answer.await.unwrap_or_else(|_| Err(no_answer()))
     }
 }
 
-fn answer_all<R>(senders: Vec<Answer<R>>, answers: Result<Vec<R>>) {
-    // Who waits no longer needs no answer.
-    match answers {
-        Ok(answers) => senders.into_iter().zip(answers).for_each(|(sender, answer)| drop(sender.send(Ok(answer)))),
-        Err(error) => senders.into_iter().for_each(|sender| drop(sender.send(Err(error.told_again())))),
-    }
+/// Who waits no longer needs no answer.
+fn tell<R>(answers: impl IntoIterator<Item = (Answer<R>, Result<R>)>) {
+    answers.into_iter().for_each(|(sender, answer)| drop(sender.send(answer)));
+}
+
+fn no_answer() -> StoreError {
+    StoreError::Unavailable(sqlx::Error::WorkerCrashed)
 }
 
 /// One of a team's statements at a time, until nobody waits.
@@ -156,11 +175,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_and_a_panic_are_told_to_all_who_shared_them_and_block_nobody() {
+    async fn what_is_refused_for_the_sake_of_one_is_done_for_the_others() {
         let gather = Gather::default();
-        let refused = |_: Vec<()>| async { Err::<Vec<()>, _>(StoreError::Taken("a_name".to_owned())) };
-        for answer in join_all((0..10).map(|_| gather.ask(Uuid::nil(), (), refused))).await {
-            assert!(matches!(answer, Err(StoreError::Taken(name)) if name == "a_name"));
+        let statement = |asks: Vec<usize>| async move {
+            tokio::task::yield_now().await;
+            if asks.contains(&7) { Err(StoreError::Taken("seven".to_owned())) } else { Ok(asks) }
+        };
+        let answers = join_all((0..10).map(|ask| gather.ask(Uuid::nil(), ask, statement))).await;
+        for (ask, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Ok(answer) => assert_eq!((answer, ask == 7), (ask, false)),
+                Err(error) => assert!(ask == 7 && matches!(error, StoreError::Taken(_)), "{ask}: {error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_outage_and_a_panic_are_told_to_all_who_shared_them_and_block_nobody() {
+        let gather = Gather::default();
+        let away = |_: Vec<()>| async { Err::<Vec<()>, _>(StoreError::Unavailable(sqlx::Error::PoolTimedOut)) };
+        for answer in join_all((0..10).map(|_| gather.ask(Uuid::nil(), (), away))).await {
+            assert!(matches!(answer, Err(StoreError::Unavailable(_))));
         }
         #[expect(unreachable_code, reason = "it panics before it answers")]
         let panics = |_: Vec<()>| async { Ok(panic!("on purpose")) };

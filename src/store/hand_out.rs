@@ -59,7 +59,7 @@ pub struct HandOut {
 }
 
 /// Of one request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ask {
     name: String,
     rule: HandOutRule,

@@ -63,12 +63,12 @@ impl Store {
                    returning team_id, token_id),
                scheduled as (
                    insert into jobs (kind, subject, due_at) select 'renew', t.id, now() from tokens t, begun
-                   where (select in_team($1)) and $4 and t.state = 'registered' and t.id = coalesce(begun.token_id, t.id)
+                   where (select in_team($1)) and t.team_id = $1 and $4 and t.state = 'registered' and t.id = coalesce(begun.token_id, t.id)
                    on conflict on constraint jobs_pkey do update set due_at = now(), failures = 0),
                -- From here on no child token is issued: the job gives up those that there are.
                to_revoke as (
                    insert into jobs (kind, subject, due_at) select 'revoke', t.id, now() from tokens t, begun
-                   where (select in_team($1)) and t.id = coalesce(begun.token_id, t.id)
+                   where (select in_team($1)) and t.team_id = $1 and t.id = coalesce(begun.token_id, t.id)
                    on conflict on constraint jobs_pkey do update set due_at = now(), failures = 0)
                insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name, request_id, address,
                                          detail)

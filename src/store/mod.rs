@@ -8,8 +8,10 @@ mod attempts;
 mod audit;
 mod audit_batches;
 mod audit_prune;
+mod begin_attempt;
 mod chains;
 mod children;
+mod commit_pair;
 mod data_keys;
 mod gather;
 mod hand_out;
@@ -36,6 +38,7 @@ use std::{
 };
 
 use sqlx::{PgPool, postgres::PgPoolOptions};
+use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -46,11 +49,13 @@ pub use sqlx::postgres::PgConnectOptions;
 
 pub use api_keys::{ApiKeyRow, NewApiKey, PresentedKeyRow};
 pub use assurance::Assurance;
-pub use attempts::{Attempt, Committed, Ending, NewAttempt, NewPair};
+pub use attempts::Ending;
 pub use audit::{AuditFilter, AuditRow, Event};
 pub use audit_batches::{AuditAhead, AuditBatchRow, AuditText};
 pub use audit_prune::{AuditPruning, Prunable};
+pub use begin_attempt::{Attempt, NewAttempt};
 pub use chains::Lost;
+pub use commit_pair::{Committed, NewPair};
 pub use children::{ChildRow, ChildState, IssuedChild, NewChild, NotIssued};
 pub use data_keys::{DataKeyRow, ListedDataKey, OldDataKey, ResealProgress};
 pub use hand_out::{HandOut, HandOutRule};
@@ -79,6 +84,18 @@ const KEPT_FREE: usize = 4;
 /// Connections for reading the audit, made when it is read: a search through years of it must not keep one from what hands out.
 const AUDIT_CONNECTIONS: u32 = 2;
 
+/// To plan a hot statement anew each time takes longer than to run it. It may be planned while its tables are still empty: row by row
+/// and by their indexes all the same.
+const PLANNED_ONCE: [(&str, &str); 7] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_memoize", "off"),
+    ("jit", "off"),
+];
+
 /// How long a connection may take to show that it still works.
 const PING: Duration = Duration::from_secs(1);
 
@@ -96,6 +113,9 @@ pub struct Store {
     /// Hand-outs that may use a connection at once: a stampede leaves some to what moves tokens on.
     hand_out_room: Arc<Semaphore>,
     hand_outs: Gather<hand_out::Ask, Option<HandOut>>,
+    looked_at: Gather<String, Option<TokenView>>,
+    begun: Gather<begin_attempt::Ask, Option<OffsetDateTime>>,
+    committed: Gather<Arc<commit_pair::Ask>, bool>,
     told: Gather<Uuid, ()>,
     assurance: Arc<Assurance>,
     /// For readings of the audit alone, which are planned for what each looks for.
@@ -157,6 +177,16 @@ fn younger_than_read_only(age: Duration) -> bool {
 }
 
 impl StoreError {
+    /// Whether Postgres answered, and so undid, the statement; another of the same kind may be done all the same.
+    fn was_undone(&self) -> bool {
+        match self {
+            Self::Taken(_) | Self::InUse(_) | Self::Failed(sqlx::Error::Database(_)) => true,
+            // Serialization failures and deadlocks, which another of the same statement may have brought.
+            Self::Unavailable(sqlx::Error::Database(error)) => error.code().is_some_and(|code| code.starts_with("40")),
+            Self::Unavailable(_) | Self::Failed(_) => false,
+        }
+    }
+
     /// The same for another who waited for the same statement.
     pub fn told_again(&self) -> Self {
         let again = sqlx::Error::Protocol(self.to_string());
@@ -195,10 +225,7 @@ impl Store {
             ("idle_in_transaction_session_timeout", "30s"),
             ("statement_timeout", "15s"),
         ]);
-        // To plan a hot statement anew each time takes longer than to run it. It may be planned while its tables are still empty:
-        // by their indexes all the same.
-        let planned_once =
-            options.clone().options([("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")]);
+        let planned_once = options.clone().options(PLANNED_ONCE);
         let pools = PgPoolOptions::new()
             .acquire_timeout(PROMPT)
             // A ping before each statement would double the hot path's round trips; one after a pause finds dead sockets.
@@ -233,6 +260,9 @@ impl Store {
             audit_pool,
             hand_out_room: Arc::new(Semaphore::new(hand_outs)),
             hand_outs: Gather::default(),
+            looked_at: Gather::default(),
+            begun: Gather::default(),
+            committed: Gather::default(),
             told: Gather::default(),
             assurance: Arc::default(),
         })

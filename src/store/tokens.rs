@@ -64,12 +64,20 @@ struct Row {
 }
 
 impl Store {
-    /// The token of this name.
+    /// The token of this name. Together with those of the team's that are looked at meanwhile.
     ///
     /// # Errors
     /// Postgres.
     pub async fn token(&self, team: Uuid, name: &str) -> Result<Option<TokenView>> {
-        Ok(self.token_views(team, &[name.to_owned()], &[]).await?.pop())
+        let store = self.clone();
+        let all = move |names: Vec<String>| {
+            let store = store.clone();
+            async move {
+                let views = store.token_views(team, &names, &[]).await?;
+                Ok(names.iter().map(|name| views.iter().find(|view| view.name == *name).cloned()).collect())
+            }
+        };
+        self.looked_at.ask(team, name.to_owned(), all).await
     }
 
     /// The token of this id.
@@ -128,8 +136,15 @@ impl Store {
                       c.replaced_access_token, c.replaced_generation, c.replaced_jfrog_token_id, c.sweep_after,
                       a.id as "attempt_id?", a.chain_id as attempt_chain_id, a.begun_at as "attempt_begun_at?",
                       a.lease_until > now() as attempt_live, a.lease_until as "attempt_lease_until?"
-               from tokens t join chains c on c.token_id = t.id left join attempts a on a.token_id = t.id
-               where (select in_team($1)) and t.team_id = $1 and (t.name = any($2) or t.id = any($3))
+               -- One by one (each `offset 0` keeps it so): a statement may be planned before its team has thousands of tokens.
+               from (select id from unnest($2::text[]) asked (name),
+                                    lateral (select n.id from tokens n where n.team_id = $1 and n.name = asked.name offset 0) named
+                     where (select in_team($1))
+                     union all select * from unnest($3::uuid[])) wanted (id)
+                    cross join lateral (select * from tokens k where k.id = wanted.id offset 0) t
+                    cross join lateral (select * from chains k where k.token_id = t.id offset 0) c
+                    left join attempts a on a.token_id = t.id
+               where (select in_team($1))
                order by t.name, c.letter"#,
             team,
             names,

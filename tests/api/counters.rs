@@ -89,6 +89,27 @@ async fn many_at_once_share_statements_and_commits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_tokens_that_are_refreshed_at_once_share_them_too() {
+    const TOKENS: usize = 24;
+    let app = TestApp::start_on(TestDatabase::counting().await).await;
+    for token in 0..TOKENS {
+        app.register(&format!("deploy-{token}")).await;
+    }
+    let together = async || {
+        let refreshes = (0..TOKENS).map(async |token| {
+            let answer = app.admin.refresh(&format!("deploy-{token}"), json!({"max_age": 0})).await.expect(200);
+            assert_eq!(answer.json["refreshed"], true);
+        });
+        join_all(refreshes).await;
+    };
+    let (statements, written) = cost(&app, together).await;
+    // Alone, each has an attempt, a pair and a hand-out to commit, and a signal that has a number.
+    assert!((3..=TOKENS as i64 * 2).contains(&written), "{written} commits for {TOKENS} refreshes: {statements}");
+    let rotated = app.database.count("select count(*) from audit_events where action = 'chain.rotate'").await;
+    assert_eq!(rotated, (TIMES + 1) * TOKENS as i64, "each has its row");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_reads_no_more_rows_for_the_other_tokens_of_its_team() {
     const OTHERS: i64 = 2_000;
     let app = TestApp::start_on(TestDatabase::counting().await).await;

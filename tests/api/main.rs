@@ -19,5 +19,6 @@ mod problems;
 mod round_trips;
 mod row_level_security;
 mod teams;
+mod together;
 mod tokens;
 mod whoami;
