@@ -1,7 +1,7 @@
 //! The sealed files in which a rotated pair waits until Postgres has it.
 //!
 //! An entry is one file: a header line of JSON (nothing secret), and behind it, once JFrog has answered, the sealed raw body.
-//! It has its full size on disk before JFrog is called (`spares`): a full disk is noticed while nothing is spent yet. This module
+//! The file has its full size on disk before JFrog is called (`spares`): a full disk is noticed while nothing is spent yet. This module
 //! knows bytes and files; it opens nothing.
 
 mod ids;
@@ -163,7 +163,12 @@ impl Journal {
         Ok(needs)
     }
 
-    /// Makes an entry of a file that has its full size and is on disk. Blocks.
+    /// Whether preparing an entry waits for no disk.
+    pub fn has_spare(&self) -> bool {
+        self.spares.are_left()
+    }
+
+    /// Takes a file for an entry that has its full size and is on disk already. It blocks where there is none: then one is made.
     ///
     /// # Errors
     /// The disk is full or cannot be written: nothing may be spent now.
@@ -173,9 +178,9 @@ impl Journal {
         if line.len() > HEADER {
             return Err(io::Error::other("the journal header is too long"));
         }
-        let path = Standing::Pending.file(&self.dir, header.attempt_id);
+        let pending = Standing::Pending.file(&self.dir, header.attempt_id);
         loop {
-            match Prepared::claim(&self.spares.take()?, &line, &path) {
+            match Prepared::claim(&self.spares, &self.spares.take()?, line.clone(), pending.clone()) {
                 // Somebody has tidied up: the next one, or a new one.
                 Err(error) if is_gone(&error) => {}
                 claimed => return claimed,
@@ -205,16 +210,16 @@ impl Journal {
         }
     }
 
-    /// Removes committed entries that are older than `age`, by their files' times. Blocks.
+    /// Forgets committed entries that are older than `age`, by their files' times: the files are spares again. Blocks.
     ///
     /// # Errors
-    /// The directory cannot be listed.
+    /// The directory cannot be listed, or written.
     pub fn prune(&self, age: Duration) -> io::Result<()> {
         for (_, path) in self.files(Standing::Committed)? {
             let old =
                 fs::metadata(&path).and_then(|file| file.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|past| past > age));
             if old {
-                fs::remove_file(&path)?;
+                self.spares.recycle(&path)?;
             }
         }
         Ok(())
@@ -326,6 +331,13 @@ mod tests {
         }
     }
 
+    /// One that holds an answer.
+    pub(super) fn saved(journal: &Journal) -> Prepared {
+        let mut entry = journal.prepare(&header()).expect("prepares");
+        entry.save(&Sealed::from_bytes(vec![7; 100])).expect("saves");
+        entry
+    }
+
     fn journal() -> (tempfile::TempDir, Journal, Uuid) {
         let dir = tempfile::tempdir().expect("a directory");
         let id = Uuid::new_v4();
@@ -336,24 +348,24 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_read_back_with_and_without_its_body() {
+    fn an_entry_is_there_once_it_has_an_answer_whatever_its_size() {
         let (_dir, journal, _) = journal();
         let body = Sealed::from_bytes(vec![7; 100_000]);
-        journal.prepare(&header()).expect("prepares").save(&body).expect("saves");
-        let empty = journal.prepare(&header()).expect("prepares");
-        let read = |path: &Path| journal.read(path).expect("an entry").expect("is there");
-        let entries: Vec<Entry> = journal.files(Standing::Pending).expect("lists").iter().map(|(_, path)| read(path)).collect();
-        assert_eq!((entries.len(), journal.backlog().expect("counts")), (2, 2));
-        assert!(entries.iter().any(|entry| entry.body.as_ref() == Some(&body)));
-        assert!(entries.iter().any(|entry| entry.body.is_none()));
-        empty.discard().expect("removes");
-        assert_eq!(journal.backlog().expect("counts"), 1);
+        let (mut entry, empty) = (journal.prepare(&header()).expect("prepares"), journal.prepare(&header()).expect("prepares"));
+        assert_eq!(journal.backlog().expect("counts"), 0);
+        entry.save(&body).expect("saves");
+        let files = journal.files(Standing::Pending).expect("lists");
+        let [(_, path)] = &files[..] else { panic!("{files:?}") };
+        assert_eq!(journal.read(path).expect("an entry").expect("is there").body, Some(body));
+        empty.discard().expect("is given back");
+        entry.discard().expect("removes");
+        assert_eq!(journal.backlog().expect("counts"), 0);
     }
 
     #[test]
     fn a_torn_or_foreign_file_is_named_and_blocks_nothing() {
         let (dir, journal, _) = journal();
-        journal.prepare(&header()).expect("prepares");
+        saved(&journal);
         fs::write(dir.path().join("x.pending"), b"{").expect("writes");
         let files = journal.files(Standing::Pending).expect("lists");
         assert_eq!((files.len(), files.iter().filter(|(attempt, _)| attempt.is_none()).count()), (2, 1));
@@ -367,7 +379,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_now_is_not_taken_for_nothing() {
         let (dir, journal, _) = journal();
-        journal.prepare(&header()).expect("prepares");
+        saved(&journal);
         fs::write(dir.path().join("x.pending"), b"{").expect("writes");
         fs::create_dir(dir.path().join("lost+found")).expect("makes a directory");
         let needs = || journal.needs().map(|needs| (needs.master_keys, needs.unread)).expect("lists");
@@ -380,8 +392,8 @@ mod tests {
     #[test]
     fn only_old_committed_entries_are_pruned() {
         let (_dir, journal, _) = journal();
-        journal.prepare(&header()).expect("prepares").committed().expect("renames");
-        journal.prepare(&header()).expect("prepares");
+        saved(&journal).committed().expect("renames");
+        saved(&journal);
         journal.prune(Duration::from_secs(60)).expect("prunes");
         assert_eq!(journal.files(Standing::Committed).expect("lists").len(), 1);
         journal.prune(Duration::ZERO).expect("prunes");

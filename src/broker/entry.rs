@@ -1,18 +1,22 @@
 //! An attempt's journal entry, while this process has it in hand.
 
-use std::sync::PoisonError;
+use std::sync::{
+    Arc, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use uuid::Uuid;
 
-use super::{Broker, Parts, blocking, keys::JournalKey};
+use super::{Broker, blocking, keys::JournalKey};
 use crate::{
     actor::Actor,
+    fault::{self, Point},
     journal::{Header, Prepared},
     store::Attempt,
 };
 
 impl Broker {
-    /// Makes the entry at its full size and on disk.
+    /// Takes a file of full size that is on disk already.
     pub(super) async fn prepare_entry(&self, attempt: &Attempt, key: &JournalKey, actor: &Actor) -> std::io::Result<Prepared> {
         let header = Header {
             attempt_id: attempt.id,
@@ -30,7 +34,7 @@ impl Broker {
             wrapped_key: hex::encode(key.wrapped.sealed.as_bytes()),
         };
         let journal = self.journal.clone();
-        blocking(move || journal.prepare(&header)).await
+        if journal.has_spare() { journal.prepare(&header) } else { blocking(move || journal.prepare(&header)).await }
     }
 }
 
@@ -49,26 +53,38 @@ pub(super) async fn set_aside(entry: Option<Prepared>) {
     }
 }
 
-/// Marks an attempt as this process' own while it runs.
-pub(super) struct InHand<'a> {
-    parts: &'a Parts,
+/// Marks an attempt as this process' own while it runs, and while its entry is written to.
+pub(super) struct InHand {
+    broker: Broker,
     pub(super) attempt: Uuid,
     /// Whether it came to its end; else a panic or an error may have left an entry, which is looked at at once.
-    pub(super) ended: bool,
+    pub(super) ended: AtomicBool,
 }
 
-impl<'a> InHand<'a> {
-    pub(super) fn new(parts: &'a Parts, attempt: Uuid) -> Self {
-        parts.in_hand.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt);
-        Self { parts, attempt, ended: false }
+impl InHand {
+    pub(super) fn new(broker: &Broker, attempt: Uuid) -> Arc<Self> {
+        broker.in_hand.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt);
+        Arc::new(Self { broker: broker.clone(), attempt, ended: AtomicBool::new(false) })
+    }
+
+    /// Postgres has the pair: the entry says so. Nobody waits for it: the next start would find out.
+    pub(super) fn mark_committed(self: Arc<Self>, entry: Prepared) {
+        let broker = self.broker.clone();
+        broker.spawn(async move {
+            if let Err(error) = blocking(move || entry.committed()).await {
+                tracing::warn!(%error, "a committed journal entry could not be marked; the next start finds it committed");
+            }
+            fault::point(Point::Marked).await;
+            drop(self);
+        });
     }
 }
 
-impl Drop for InHand<'_> {
+impl Drop for InHand {
     fn drop(&mut self) {
-        self.parts.in_hand.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.attempt);
-        if !self.ended {
-            self.parts.left_behind.notify_one();
+        self.broker.in_hand.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.attempt);
+        if !self.ended.load(Ordering::Relaxed) {
+            self.broker.left_behind.notify_one();
         }
     }
 }

@@ -2,7 +2,7 @@
 //! pair: rotating, healing, creating. The order of the lines is the promise; change none without DESIGN.md beside it.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -84,13 +84,13 @@ impl Broker {
     /// # Errors
     /// Before the call: nothing was spent. After it: the pair is in the journal, and is committed from there within a minute, or by the next start.
     pub(super) async fn obtain(&self, plan: Plan<'_>, actor: &Actor) -> Result<Ended, BrokerError> {
-        let mut in_hand = InHand::new(self, Uuid::now_v7());
-        let ended = self.obtain_in_hand(plan, in_hand.attempt, actor).await;
-        in_hand.ended = ended.is_ok();
+        let in_hand = InHand::new(self, Uuid::now_v7());
+        let ended = self.obtain_in_hand(plan, &in_hand, actor).await;
+        in_hand.ended.store(ended.is_ok(), Ordering::Relaxed);
         ended
     }
 
-    async fn obtain_in_hand(&self, plan: Plan<'_>, id: Uuid, actor: &Actor) -> Result<Ended, BrokerError> {
+    async fn obtain_in_hand(&self, plan: Plan<'_>, in_hand: &Arc<InHand>, actor: &Actor) -> Result<Ended, BrokerError> {
         let view = plan.view;
         let instance = self.jfrog.instance(Some(&view.instance)).ok_or_else(|| unknown_instance(view))?;
         // Everything that can fail cheaply comes first: never spend before you can save.
@@ -100,7 +100,7 @@ impl Broker {
 
         let monotonic = Instant::now();
         let new = NewAttempt {
-            id,
+            id: in_hand.attempt,
             team_id: view.team_id,
             token_id: view.id,
             chain_id: plan.chain.id,
@@ -157,7 +157,7 @@ impl Broker {
         record(&plan, &outcome);
         fault::point(Point::Answered).await;
         match outcome {
-            Outcome::Applied(body) => self.keep(view, attempt, entry, (&entry_key.key, sealing_key), body, actor).await,
+            Outcome::Applied(body) => self.keep(view, attempt, (in_hand, entry), (&entry_key.key, sealing_key), body, actor).await,
             Outcome::NotSent(detail) => self.not_sent(attempt, entry, detail, actor).await,
             Outcome::Rejected(rejection) => {
                 discard(entry).await;
@@ -177,7 +177,7 @@ impl Broker {
         &self,
         view: &TokenView,
         attempt: Attempt,
-        mut entry: Prepared,
+        (in_hand, mut entry): (&Arc<InHand>, Prepared),
         (entry_key, sealing_key): (&Key, Arc<Key>),
         body: Zeroizing<Vec<u8>>,
         actor: &Actor,
@@ -211,10 +211,8 @@ impl Broker {
         let too_late = self.came_too_late(view, &attempt, &pair).await;
         let committed = if too_late { Committed::Superseded } else { self.commit(&attempt, &pair, sealing_key, actor).await? };
         fault::point(Point::Committed).await;
-        if let Some(entry) = entry
-            && let Err(error) = blocking(move || entry.committed()).await
-        {
-            tracing::warn!(%error, "a committed journal entry could not be marked; the next start finds it committed");
+        if let Some(entry) = entry {
+            Arc::clone(in_hand).mark_committed(entry);
         }
         if committed != Committed::Yes {
             if !too_late {
@@ -222,7 +220,6 @@ impl Broker {
             }
             return Ok(Ended::Superseded);
         }
-        fault::point(Point::Marked).await;
         Ok(Ended::Committed)
     }
 

@@ -2,42 +2,48 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::{HEADER, Standing, UNREADABLE, rename};
+use super::{HEADER, Standing, UNREADABLE, rename, spares::Spares};
 use crate::secret::Sealed;
 
-/// An entry at its full size, waiting for JFrog's answer.
+/// A spare entry of full size that is on disk already, and nobody else's.
 #[derive(Debug)]
 pub struct Prepared {
-    pub(super) file: File,
-    pub(super) path: PathBuf,
+    spares: Arc<Spares>,
+    file: File,
+    /// Where the file is now.
+    path: PathBuf,
+    /// Where it is when it holds an answer.
+    pending: PathBuf,
+    header: Vec<u8>,
     /// Of what is in use, bytes.
-    pub(super) length: u64,
+    length: u64,
 }
 
 impl Prepared {
-    /// Makes a spare file this attempt's. What is written here is on disk when the answer is; until then no disk is waited for.
-    pub(super) fn claim(spare: &Path, header: &[u8], path: &Path) -> io::Result<Self> {
-        let mut file = File::options().write(true).open(spare)?;
-        let length = file.metadata()?.len();
-        file.write_all(header)?;
-        fs::rename(spare, path)?;
-        Ok(Self { file, path: path.to_owned(), length })
+    /// Takes a spare for an attempt. Nothing is written: the spare is whole, and what cannot be opened for writing is no spare.
+    pub(super) fn claim(spares: &Arc<Spares>, spare: &Path, mut header: Vec<u8>, pending: PathBuf) -> io::Result<Self> {
+        let file = File::options().write(true).open(spare)?;
+        header.resize(HEADER, 0);
+        Ok(Self { spares: Arc::clone(spares), file, path: spare.to_owned(), pending, header, length: 0 })
     }
 
-    /// Writes the sealed answer and waits until the disk has it. Blocks.
+    /// Writes the header and the sealed answer and waits until the disk has them. Blocks.
     ///
     /// # Errors
     /// The disk failed; the pair is then in memory only, and must go to Postgres all the same.
     pub fn save(&mut self, body: &Sealed) -> io::Result<()> {
         let length = u32::try_from(body.as_bytes().len()).map_err(io::Error::other)?;
-        self.file.seek(SeekFrom::Start(HEADER as u64))?;
-        // The length goes last into the same write: a torn body does not open, and is set aside.
-        self.file.write_all(&[&length.to_be_bytes(), body.as_bytes()].concat())?;
         self.length = HEADER as u64 + 4 + u64::from(length);
+        // In one write: a torn body does not open, and is set aside.
+        self.file.write_all(&[&self.header, &length.to_be_bytes()[..], body.as_bytes()].concat())?;
+        // Should the machine stop before the new name is on disk, the entry is found under the old one, by its header.
+        fs::rename(&self.path, &self.pending)?;
+        self.path.clone_from(&self.pending);
         self.file.sync_data()
     }
 
@@ -51,12 +57,16 @@ impl Prepared {
         rename(&self.path, Standing::Committed.extension())
     }
 
-    /// Nothing came that must be kept. Blocks.
+    /// Nothing came that must be kept: the spare is the next attempt's, or what was written is removed. Blocks.
     ///
     /// # Errors
     /// It cannot be removed.
     pub fn discard(self) -> io::Result<()> {
-        fs::remove_file(&self.path)
+        if self.length > 0 {
+            return fs::remove_file(&self.path);
+        }
+        self.spares.give_back(self.path);
+        Ok(())
     }
 
     /// An answer came that nobody can use now: it is set aside, not thrown away. Blocks.

@@ -1,12 +1,10 @@
 //! Entries made beforehand, at their full size and on disk: an attempt waits for no disk before JFrog is called, and one that is full
 //! is noticed while nothing is spent yet.
 //!
-//! An attempt writes its header into a spare and renames it. Neither is fsynced then: both are in the kernel, which outlives this
-//! process, and the answer's fsync brings the header with it. Should the machine stop before the new name is on disk, the entry is
-//! found under the old one, by its header.
+//! An attempt takes one for itself and writes nothing before JFrog has answered.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,8 +17,12 @@ use super::{Standing, UNREADABLE, head_of, header_of, rename, sync_dir};
 /// Made beforehand: as many as tokens may be worked on at once.
 const KEPT: usize = 64;
 
+/// Kept at most: where files that are not needed any more come back as fast as others are taken, none is made and none removed. Both
+/// cost more than to use one again.
+const MOST: usize = 512;
+
 /// What is allocated for each. JFrog's answers have about 2 KiB; a longer one makes the file grow.
-pub(super) const PREALLOCATED: usize = 64 * 1024;
+pub(super) const PREALLOCATED: usize = 16 * 1024;
 
 const EXTENSION: &str = "spare";
 
@@ -63,6 +65,10 @@ impl Spares {
         Ok(Self { dir: dir.to_owned(), made: Mutex::new(Made { ready, at_work: false }) })
     }
 
+    pub(super) fn are_left(&self) -> bool {
+        !self.made().ready.is_empty()
+    }
+
     /// One of them; made now, if none is left. Blocks.
     ///
     /// # Errors
@@ -71,6 +77,26 @@ impl Spares {
         let ready = self.made().ready.pop();
         self.replenish();
         ready.map_or_else(|| self.make(1)?.pop().ok_or_else(|| io::ErrorKind::Other.into()), Ok)
+    }
+
+    /// One that was taken and not written to.
+    pub(super) fn give_back(&self, spare: PathBuf) {
+        self.made().ready.push(spare);
+    }
+
+    /// What stands in the file is not needed any more. Blocks.
+    ///
+    /// # Errors
+    /// It can be neither emptied nor removed.
+    pub(super) fn recycle(&self, path: &Path) -> io::Result<()> {
+        if self.made().ready.len() >= MOST {
+            return fs::remove_file(path);
+        }
+        empty(&mut File::options().write(true).open(path)?)?;
+        let spare = path.with_extension(EXTENSION);
+        fs::rename(path, &spare)?;
+        self.give_back(spare);
+        Ok(())
     }
 
     /// Makes more in a thread of its own, when half of them are gone.
@@ -112,16 +138,23 @@ impl Spares {
 }
 
 fn make_one(path: &Path) -> io::Result<()> {
-    let mut file = super::private_file(path)?;
+    empty(&mut super::private_file(path)?)
+}
+
+fn empty(file: &mut File) -> io::Result<()> {
     // Written, not only allocated: the answer's fsync then has data to bring to the disk and nothing else.
     file.write_all(&[0; PREALLOCATED])?;
+    file.set_len(PREALLOCATED as u64)?;
     file.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Journal, tests::header},
+        super::{
+            Journal,
+            tests::{header, saved},
+        },
         *,
     };
 
@@ -142,13 +175,34 @@ mod tests {
         for _ in 0..2 {
             let journal = Journal::open(dir.path()).expect("opens");
             for _ in 0..KEPT * 2 {
-                journal.prepare(&header()).expect("prepares").discard().expect("removes");
+                saved(&journal).discard().expect("removes");
+                journal.prepare(&header()).expect("prepares").discard().expect("is given back");
             }
             until(|| !journal.spares.made().at_work);
             let ready = journal.spares.made().ready.clone();
             assert!((KEPT / 2..=KEPT).contains(&ready.len()), "{}", ready.len());
             assert_eq!(spares(dir.path()).len(), ready.len(), "each is known");
         }
+    }
+
+    #[test]
+    fn files_that_are_not_needed_any_more_are_used_again_within_a_bound() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let journal = Journal::open(dir.path()).expect("opens");
+        until(|| !journal.spares.made().at_work);
+        let before = fs::read_dir(dir.path()).expect("lists").count();
+        saved(&journal).committed().expect("renames");
+        journal.prune(std::time::Duration::ZERO).expect("prunes");
+        assert_eq!((spares(dir.path()).len(), fs::read_dir(dir.path()).expect("lists").count()), (KEPT, before));
+        for spare in spares(dir.path()) {
+            let bytes = fs::read(spare).expect("reads");
+            assert!(bytes.len() == PREALLOCATED && bytes.iter().all(|byte| *byte == 0), "nothing of the entry is left");
+        }
+        for number in 0..MOST {
+            fs::write(dir.path().join(format!("{number}.committed")), b"old").expect("writes");
+        }
+        journal.prune(std::time::Duration::ZERO).expect("prunes");
+        assert_eq!(spares(dir.path()).len(), MOST);
     }
 
     #[test]
