@@ -1,7 +1,7 @@
 //! One keep-alive connection of HTTP/1.1, as cheap as it can be: requests are bytes made beforehand, answers are looked at no closer
 //! than their status and length. What the client costs is taken from what is measured: they share the processors.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
 use tokio::{
@@ -26,12 +26,10 @@ impl Connection {
         Self::over(TcpSocket::new_v4()?, to).await
     }
 
-    /// From this loopback address: thousands of callers need more ports than one has, and each is counted by its own.
-    pub async fn open_from(from: Ipv4Addr, to: SocketAddr) -> anyhow::Result<Self> {
+    /// The same, and it is reset when it is dropped: thousands that linger for a minute each keep the kernel searching for ports.
+    pub async fn open_for_once(to: SocketAddr) -> anyhow::Result<Self> {
         let socket = TcpSocket::new_v4()?;
-        // Those of connections that ended within the last minute are free.
-        socket.set_reuseaddr(true)?;
-        socket.bind((from, 0).into())?;
+        socket.set_zero_linger()?;
         Self::over(socket, to).await
     }
 

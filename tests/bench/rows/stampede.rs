@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashSet,
-    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
@@ -48,9 +47,7 @@ impl Replicas {
         stale(&self.services[0].url).await?;
         let mut connections = Vec::with_capacity(callers);
         for number in 0..callers {
-            // A thousand callers to an address of their own: the ports of one are few.
-            let from = Ipv4Addr::new(127, 0, 1, u8::try_from(number / 1_000)? + 1);
-            connections.push(Connection::open_from(from, self.services[number % replicas].address).await?);
+            connections.push(Connection::open_for_once(self.services[number % replicas].address).await?);
         }
         let (request, together) = (self.ci.refresh(0, ""), Barrier::new(callers));
         let before = world.simulator.refreshes();
