@@ -157,7 +157,9 @@ impl Broker {
         record(&plan, &outcome);
         fault::point(Point::Answered).await;
         match outcome {
-            Outcome::Applied(body) => self.keep(view, attempt, (in_hand, entry), (&entry_key.key, sealing_key), body, actor).await,
+            Outcome::Applied(body) => {
+                self.keep(view, attempt, (in_hand, entry), (&entry_key.key, sealing_key), body, actor).await
+            }
             Outcome::NotSent(detail) => self.not_sent(attempt, entry, detail, actor).await,
             Outcome::Rejected(rejection) => {
                 discard(entry).await;

@@ -67,12 +67,12 @@ impl World {
 
     /// How long one measurement takes.
     pub fn length(&self) -> Duration {
-        if self.short { Duration::from_millis(400) } else { Duration::from_millis(2_000) }
+        if self.short { Duration::from_millis(400) } else { Duration::from_millis(1_500) }
     }
 
     /// How often each is taken.
     pub fn rounds(&self) -> usize {
-        if self.short { 1 } else { 6 }
+        if self.short { 1 } else { 5 }
     }
 
     /// How long JFrog thinks from now on.

@@ -67,18 +67,32 @@ pub async fn against_openbao(world: &World) -> anyhow::Result<Measured> {
                 detail: compared.told("jobs/s"),
             });
             let length = world.length() * 2;
-            let a = async || Ok(open(broker.service.address, saturations.0 / 2.0, length, ours.clone()).await?.percentile(0.99));
-            let b = async || Ok(open(bao.address, saturations.1 / 2.0, length, theirs.clone()).await?.percentile(0.99));
+            // The same rate for both: half of what OpenBao can bear.
+            let rate = saturations.1 / 2.0;
+            let a = async || Ok(open(broker.service.address, rate, length, ours.clone()).await?.percentile(0.99));
+            let b = async || Ok(open(bao.address, rate, length, theirs.clone()).await?.percentile(0.99));
             let tails = in_turn(world.rounds(), a, b).await?;
-            let rates = (short(saturations.0 / 2.0), short(saturations.1 / 2.0));
+            let own = open(broker.service.address, saturations.0 / 2.0, length * 2, ours.clone()).await?.percentile(0.99);
             measured.rows.push(Row {
                 id: "R5",
-                what: "p99 of these, open loop, each at half of its own saturation",
+                what: "p99 of these, open loop at half of OpenBao's saturation",
                 bounds: at_most(0.33, 0.15),
                 figure: tails.ratio(),
-                detail: format!("{} at {} and {} jobs/s", tails.told("ms"), rates.0, rates.1),
+                detail: format!(
+                    "{} at {} jobs/s; {} ms at {}, half of the service's own",
+                    tails.told("ms"),
+                    short(rate),
+                    short(own),
+                    short(saturations.0 / 2.0)
+                ),
             });
         }
+    }
+    if world.short {
+        measured
+            .missing
+            .push(Missing { id: "R4", why: "another OpenBao takes its time to start: not in the short mode".to_owned() });
+        return Ok(measured);
     }
     match OpenBao::start(world, &Storage::Postgres).await {
         Err(why) => measured.missing.push(Missing { id: "R4", why: format!("{why:#}") }),

@@ -6,7 +6,7 @@ use futures_util::{FutureExt, future::join_all};
 use serde_json::json;
 use token_broker::dev::postgres::Durability;
 
-use super::{all_live, behind_a_gate, entries, own::Own, pairs_waiting, refreshes_asked, until};
+use super::{all_live, behind_a_gate, own::Own, pairs_waiting, refreshes_asked, until};
 use crate::app::{TestApp, process::Replica};
 
 /// Seconds that callers say they would wait.
@@ -62,7 +62,7 @@ async fn a_rotation_that_met_no_postgres_waits_in_the_journal_and_is_committed_a
     app.simulator.knobs(|knobs| knobs.latency_ms = 500);
     let admin = app.admin.clone();
     let asked = tokio::spawn(async move { admin.refresh("deploy", json!({"max_age": 0, "wait": 2})).await });
-    until("the call", async || entries(app.journal.path()).len() == 1).await;
+    until("the call", async || app.simulator.refreshes_in_flight() == 1).await;
     own.crash().await;
     until("a pair in the journal", async || pairs_waiting(app.journal.path()) == 1).await;
     assert_eq!(asked.await.expect("an answer").status, 503);
@@ -90,7 +90,7 @@ async fn a_pair_of_a_replica_that_died_while_postgres_was_away_is_committed_befo
         let request = admin.request(reqwest::Method::POST, "/tokens/deploy/refresh").json(&json!({"max_age": 0}));
         request.send().await
     });
-    until("the call", async || entries(journal.path()).len() == 1).await;
+    until("the call", async || app.simulator.refreshes_in_flight() == 1).await;
     own.crash().await;
     until("a pair in the journal", async || pairs_waiting(journal.path()) == 1).await;
     replica.kill();
