@@ -152,7 +152,9 @@ pub struct Settings {
     /// Whose identities are trusted.
     pub identities: Identities,
     /// Who may be told by webhooks.
-    pub courier: outbound::Courier,
+    pub webhook_hosts: Vec<outbound::AllowedOrigin>,
+    /// The way to them.
+    pub webhook_route: outbound::Route,
     /// Where checkpoints of the audit are posted.
     pub checkpoints: Option<outbound::Destination>,
     /// How much one credential and one address may ask.
@@ -236,7 +238,8 @@ impl ServeOptions {
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             trusted_proxies: self.trusted_proxies.clone(),
             identities: self.identities.read()?,
-            courier: self.webhooks.read()?,
+            webhook_hosts: self.webhooks.hosts()?,
+            webhook_route: self.webhooks.route()?,
             checkpoints: self.webhooks.checkpoints()?,
             rates: self.identities.rates(),
             adopt: self.adopt,

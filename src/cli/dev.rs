@@ -26,7 +26,7 @@ use crate::{
         simulator::Simulator,
     },
     jfrog::Instance,
-    outbound::{self, Courier},
+    outbound,
     store::{PgConnectOptions, Store},
     telemetry,
 };
@@ -115,7 +115,8 @@ fn settings(dir: &Path, options: &DevOptions, database_url: &str, simulator: &Si
         tls: None,
         trusted_proxies: Vec::new(),
         identities: Identities::default(),
-        courier: Courier::new(Vec::new(), &outbound::Route::default())?,
+        webhook_hosts: Vec::new(),
+        webhook_route: outbound::Route::default(),
         checkpoints: None,
         rates: Rates::default(),
         adopt: false,

@@ -19,6 +19,7 @@ use crate::{
     identity::{Authentication, Issuers},
     jfrog::Jfrog,
     journal::Journal,
+    outbound::Courier,
     store::{self, Store},
     telemetry,
 };
@@ -115,16 +116,18 @@ pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Resu
     let platform_admins = identities.platform_admins;
     let clients = spawn_blocking(move || {
         let issuers = Issuers::new(identities.issuers, identities.audience, &identities.route)?;
-        anyhow::Ok((Jfrog::new(instances, &route, timeout)?, issuers))
+        let courier = Courier::new(settings.webhook_hosts, &settings.webhook_route);
+        let courier = courier.context("TOKEN_BROKER_WEBHOOK_CA or _PROXY is not usable")?;
+        anyhow::Ok((Jfrog::new(instances, &route, timeout)?, issuers, courier))
     });
     let routes = spawn_blocking(documented_routes);
     let (store, keys) = open(settings.database).await?;
     let journal = Journal::open(&settings.journal_dir).context("TOKEN_BROKER_JOURNAL_DIR is not usable")?;
     report_journal(&keys, &store, &journal).await?;
     let recognised = recognise(&store, &journal, settings.adopt).await?;
-    let (jfrog, issuers) = clients.await??;
+    let (jfrog, issuers, courier) = clients.await??;
     let authentication = Authentication::new(store.clone(), issuers, platform_admins);
-    let others = Others { jfrog, courier: settings.courier, checkpoints: settings.checkpoints };
+    let others = Others { jfrog, courier, checkpoints: settings.checkpoints };
     let broker = Broker::new(authentication, store, others, keys, journal, recognised, settings.timing);
     broker.start().await.context("replaying the journal")?;
 

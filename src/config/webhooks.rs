@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::secret;
-use crate::outbound::{AllowedOrigin, Courier, Destination, Route};
+use crate::outbound::{AllowedOrigin, Destination, Route};
 
 /// What `serve` needs to know about webhooks.
 #[derive(Args, Clone)]
@@ -29,15 +29,14 @@ pub(super) struct WebhookOptions {
 }
 
 impl WebhookOptions {
-    /// Reads and checks.
+    /// Servers that may be told.
     ///
     /// # Errors
     /// One sentence that names the setting.
-    pub(super) fn read(&self) -> anyhow::Result<Courier> {
+    pub(super) fn hosts(&self) -> anyhow::Result<Vec<AllowedOrigin>> {
         let entries = self.webhook_hosts.iter().map(|entry| entry.trim()).filter(|entry| !entry.is_empty());
         let allowed: Result<Vec<AllowedOrigin>, String> = entries.map(str::parse).collect();
-        let allowed = allowed.map_err(|why| anyhow!("TOKEN_BROKER_WEBHOOK_HOSTS: {why}"))?;
-        Courier::new(allowed, &self.route()?).context("TOKEN_BROKER_WEBHOOK_CA or _PROXY is not usable")
+        allowed.map_err(|why| anyhow!("TOKEN_BROKER_WEBHOOK_HOSTS: {why}"))
     }
 
     /// Where checkpoints of the audit are posted.
@@ -52,7 +51,11 @@ impl WebhookOptions {
         Ok(Some(Destination::new(url, &route).map_err(|why| anyhow!("{name} {why}"))?))
     }
 
-    fn route(&self) -> anyhow::Result<Route> {
+    /// The way to them.
+    ///
+    /// # Errors
+    /// The CA's file cannot be read.
+    pub(super) fn route(&self) -> anyhow::Result<Route> {
         let ca_pem = match &self.webhook_ca {
             Some(path) => Some(fs::read(path).with_context(|| format!("TOKEN_BROKER_WEBHOOK_CA: reading {}", path.display()))?),
             None => None,

@@ -8,6 +8,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use uuid::Uuid;
@@ -16,6 +17,9 @@ use super::{Standing, UNREADABLE, head_of, header_of, rename, sync_dir};
 
 /// Made beforehand: as many as tokens may be worked on at once.
 const KEPT: usize = 64;
+
+/// Made at once: more would keep the disk from the answers that wait for it.
+const SOME: usize = 4;
 
 /// Kept at most: where files that are not needed any more come back as fast as others are taken, none is made and none removed. Both
 /// cost more than to use one again.
@@ -99,23 +103,30 @@ impl Spares {
         Ok(())
     }
 
-    /// Makes more in a thread of its own, when half of them are gone.
+    /// Makes more in a thread of its own: a few at a time, and it rests in between for as long as they took.
     pub(super) fn replenish(self: &Arc<Self>) {
         {
             let mut made = self.made();
-            if made.at_work || made.ready.len() > KEPT / 2 {
+            if made.at_work || made.ready.len() + SOME > KEPT {
                 return;
             }
             made.at_work = true;
         }
         let spares = Arc::clone(self);
         std::thread::spawn(move || {
-            let more = spares.make(KEPT - spares.made().ready.len().min(KEPT));
-            let mut made = spares.made();
-            made.at_work = false;
-            match more {
-                Ok(more) => made.ready.extend(more),
-                Err(error) => tracing::warn!(%error, "no journal entries could be made beforehand"),
+            loop {
+                let began = Instant::now();
+                let more =
+                    spares.make(SOME).inspect_err(|error| tracing::warn!(%error, "no journal entries could be made beforehand"));
+                let mut made = spares.made();
+                made.at_work = more.is_ok();
+                made.ready.extend(more.unwrap_or_default());
+                if !made.at_work || made.ready.len() + SOME > KEPT {
+                    made.at_work = false;
+                    return;
+                }
+                drop(made);
+                std::thread::sleep(began.elapsed());
             }
         });
     }

@@ -23,7 +23,7 @@ use token_broker::{
     dev::simulator::Simulator,
     identity::IssuerSettings,
     jfrog::Instance,
-    outbound::{self, Courier},
+    outbound,
     store::Store,
 };
 
@@ -222,7 +222,8 @@ pub fn settings(database: &TestDatabase, simulator: &Simulator, journal: &TempDi
         tls: None,
         trusted_proxies: Vec::new(),
         identities: Identities::default(),
-        courier: Courier::new(vec![HOOKS.parse().expect("an origin")], &outbound::Route::default()).expect("a courier"),
+        webhook_hosts: vec![HOOKS.parse().expect("an origin")],
+        webhook_route: outbound::Route::default(),
         checkpoints: None,
         rates: Rates { per_credential: NonZeroU32::MAX, per_address: NonZeroU32::MAX, failures: NonZeroU32::MAX },
         adopt: false,

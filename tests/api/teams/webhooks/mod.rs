@@ -6,7 +6,6 @@ use receiver::Receiver;
 use serde_json::{Value, json};
 use token_broker::{
     dev::simulator::{Fault, Route, Rule},
-    outbound::{self, Courier},
 };
 
 use crate::app::TestApp;
@@ -205,8 +204,7 @@ async fn only_an_admin_of_all_tokens_has_to_do_with_them() {
 
 #[tokio::test]
 async fn where_the_operator_allows_no_server_no_webhook_is_made() {
-    let nowhere = Courier::new(Vec::new(), &outbound::Route::default()).expect("a courier");
-    let app = TestApp::start_changed(move |settings| settings.courier = nowhere.clone()).await;
+    let app = TestApp::start_changed(|settings| settings.webhook_hosts.clear()).await;
     let answer = app.admin.post("/teams/payments/webhooks", json!({"name": "w", "url": "https://hooks.example/"})).await;
     let answer = answer.refused(422, "invalid-request");
     assert!(answer.text.contains("TOKEN_BROKER_WEBHOOK_HOSTS"), "{}", answer.text);

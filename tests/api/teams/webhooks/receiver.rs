@@ -12,10 +12,7 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use token_broker::{
-    crypto::hmac_sha256,
-    outbound::{Courier, Route},
-};
+use token_broker::{crypto::hmac_sha256, outbound::AllowedOrigin};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::app::TestApp;
@@ -70,9 +67,8 @@ impl Receiver {
     /// A broker that may post to it.
     pub(super) async fn allowed_by_a_broker() -> (Self, TestApp) {
         let receiver = Self::start().await;
-        let origin = receiver.url.parse().expect("an origin");
-        let courier = Courier::new(vec![origin], &Route::default()).expect("a courier");
-        (receiver, TestApp::start_changed(move |settings| settings.courier = courier.clone()).await)
+        let origin: AllowedOrigin = receiver.url.parse().expect("an origin");
+        (receiver, TestApp::start_changed(move |settings| settings.webhook_hosts = vec![origin.clone()]).await)
     }
 
     /// From now on it answers this.
