@@ -1,17 +1,20 @@
 //! The sealed files in which a rotated pair waits until Postgres has it.
 //!
-//! An entry is one file: a header line of JSON (nothing secret), and behind it, once JFrog has answered, the sealed raw body.
+//! An entry is one file: a header line of JSON (nothing secret), and behind it JFrog's answer, sealed as it came. Once committed, it is
+//! kept for a day: in its file, or in a log (`kept`).
 //! The file has its full size on disk before JFrog is called (`spares`): a full disk is noticed while nothing is spent yet. This module
 //! knows bytes and files; it opens nothing.
 
+mod entry;
 mod ids;
+mod kept;
 mod prepared;
 mod spares;
 
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Read},
+    io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,13 +22,12 @@ use std::{
 };
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use entry::{Entry, Header};
 pub use prepared::Prepared;
 
-use crate::{names::Asked, secret::Sealed};
+use entry::{head_of, header_of, read_entry};
 use spares::Spares;
 
 /// The header has this many bytes, padded; the body's length and the body follow.
@@ -35,40 +37,6 @@ const HEADER: usize = 4096;
 const ENTRIES: [&str; 3] = ["pending", "committed", UNREADABLE];
 
 const UNREADABLE: &str = "unreadable";
-
-/// What an entry says in the clear: which attempt it belongs to, and the wrapped key that opens it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Header {
-    /// The attempt, and the entry's name.
-    pub attempt_id: Uuid,
-    /// Whose.
-    pub team_id: Uuid,
-    /// Which registration.
-    pub token_id: Uuid,
-    /// Which chain.
-    pub chain_id: Uuid,
-    /// `create`, `rotate`, `heal` or `recreate`.
-    pub kind: String,
-    /// The chain's generation that was spent: the pair is committed onto no other.
-    pub spent_generation: i64,
-    /// When the attempt began, by Postgres' clock.
-    #[serde(with = "time::serde::rfc3339")]
-    pub begun_at: OffsetDateTime,
-    /// What is asked of JFrog differently from now on.
-    #[serde(default)]
-    pub asked: Asked,
-    /// For whom, as the audit writes it.
-    pub actor: String,
-    /// The id of the key that opens it.
-    pub key_id: String,
-    /// For whom it is wrapped: nil, a process' own; absent, as in the first entries there were: for this attempt alone.
-    #[serde(default)]
-    pub key_owner: Option<Uuid>,
-    /// Which master key unwraps it.
-    pub master_key_id: String,
-    /// That key, wrapped, in hex: no rotation of data keys strands an entry.
-    pub wrapped_key: String,
-}
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,16 +67,6 @@ pub struct Needs {
     pub master_keys: BTreeMap<String, usize>,
     /// Entries that cannot be read now: they may need any.
     pub unread: usize,
-}
-
-/// An entry read back.
-#[derive(Debug)]
-pub struct Entry {
-    /// The clear part.
-    pub header: Header,
-    /// The sealed answer; `None`: JFrog's answer never came this far.
-    pub body: Option<Sealed>,
-    path: PathBuf,
 }
 
 /// The journal's directory, locked for this process.
@@ -145,6 +103,7 @@ impl Journal {
     /// The directory cannot be listed.
     pub fn needs(&self) -> io::Result<Needs> {
         let mut needs = Needs::default();
+        needs.master_keys.extend(self.spares.kept().master_keys().into_iter().map(|id| (id, 0)));
         for file in fs::read_dir(&self.dir)? {
             let path = file?.path();
             let Some(extension) = path.extension().filter(|extension| ENTRIES.iter().any(|known| extension == known)) else {
@@ -160,6 +119,7 @@ impl Journal {
                 }
             }
         }
+        needs.unread += usize::from(!self.spares.kept().all_read());
         Ok(needs)
     }
 
@@ -204,10 +164,18 @@ impl Journal {
     /// It is not an entry, or not a whole one.
     pub fn read(&self, path: &Path) -> io::Result<Option<Entry>> {
         match read_entry(path) {
-            Ok((header, body)) => Ok(Some(Entry { header, body, path: path.to_owned() })),
+            Ok((header, body)) => Ok(Some(Entry { header, body, path: Some(path.to_owned()) })),
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Committed entries that have no file of their own any more: to be asked for after the files were. Blocks.
+    ///
+    /// # Errors
+    /// A log cannot be read.
+    pub fn kept(&self) -> io::Result<Vec<Entry>> {
+        self.spares.kept().read()
     }
 
     /// Forgets committed entries that are older than `age`, by their files' times: the files are spares again. Blocks.
@@ -222,7 +190,7 @@ impl Journal {
                 self.spares.recycle(&path)?;
             }
         }
-        Ok(())
+        self.spares.kept().prune(age)
     }
 
     /// How many entries wait for Postgres. Blocks.
@@ -258,35 +226,6 @@ impl Journal {
     }
 }
 
-impl Entry {
-    /// Its file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-fn read_entry(path: &Path) -> io::Result<(Header, Option<Sealed>)> {
-    let mut bytes = Vec::new();
-    File::open(path)?.read_to_end(&mut bytes)?;
-    let (head, body) = bytes.split_at_checked(HEADER).ok_or(io::ErrorKind::InvalidData)?;
-    let header = header_of(head)?;
-    let (length, body) = body.split_at_checked(4).ok_or(io::ErrorKind::InvalidData)?;
-    let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
-    let body = body.get(..length).ok_or(io::ErrorKind::InvalidData)?;
-    Ok((header, (length > 0).then(|| Sealed::from_bytes(body.to_vec()))))
-}
-
-/// What stands where an entry has its header.
-fn head_of(path: &Path) -> io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(HEADER);
-    File::open(path)?.take(HEADER as u64).read_to_end(&mut head)?;
-    Ok(head)
-}
-
-fn header_of(head: &[u8]) -> io::Result<Header> {
-    Ok(serde_json::from_slice(head.split(|byte| *byte == b'\n').next().unwrap_or_default())?)
-}
-
 /// Somebody else was faster.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
@@ -311,7 +250,10 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use time::OffsetDateTime;
+
     use super::*;
+    use crate::{names::Asked, secret::Sealed};
 
     pub(super) fn header() -> Header {
         Header {

@@ -95,6 +95,16 @@ impl Broker {
                 Err(error) => self.set_aside(&path, &error).await,
             }
         }
+        if standing == Standing::Committed {
+            let journal = self.journal.clone();
+            match blocking(move || journal.kept()).await {
+                Ok(kept) => entries.extend(kept),
+                Err(error) => {
+                    tracing::error!(%error, "what the journal keeps cannot be read now");
+                    seen.blind = true;
+                }
+            }
+        }
         // Oldest first: a failover may have set a row back by more than one pair.
         entries.sort_by_key(|entry| entry.header.begun_at);
         for entry in entries {
@@ -104,7 +114,12 @@ impl Broker {
             match self.replay(&entry, standing, seen).await {
                 Ok(()) => continue,
                 Err(error @ BrokerError::Open(_)) => {
-                    self.set_aside(entry.path(), &error).await;
+                    match entry.path() {
+                        Some(path) => self.set_aside(path, &error).await,
+                        None => {
+                            tracing::error!(attempt = %entry.header.attempt_id, %error, "a kept journal entry cannot be used")
+                        }
+                    }
                     continue;
                 }
                 Err(error @ BrokerError::Store(StoreError::Unavailable(_))) => return Err(error),
@@ -115,7 +130,9 @@ impl Broker {
                     first.get_or_insert(error.into());
                 }
                 // Also a master key that is not in the list now: the entry waits for it.
-                Err(error) => tracing::error!(path = %entry.path().display(), %error, "a journal entry could not be replayed"),
+                Err(error) => {
+                    tracing::error!(attempt = %entry.header.attempt_id, %error, "a journal entry could not be replayed")
+                }
             }
             seen.held_up.insert(entry.header.token_id);
         }
@@ -123,10 +140,10 @@ impl Broker {
     }
 
     async fn replay(&self, entry: &Entry, standing: Standing, seen: &mut Seen) -> Result<(), BrokerError> {
-        let (journal, path) = (self.journal.clone(), entry.path().to_owned());
+        let (journal, path) = (self.journal.clone(), entry.path().map(Path::to_owned));
         let Some(body) = &entry.body else {
             // Its process died before JFrog's answer came: the attempt's row tells what is to be found out.
-            return Ok(blocking(move || journal.discard(&path)).await?);
+            return Ok(blocking(move || path.map_or(Ok(()), |path| journal.discard(&path))).await?);
         };
         let attempt = attempt_of(&entry.header);
         let view = match seen.views.entry(attempt.token_id) {
@@ -168,7 +185,8 @@ impl Broker {
         } else if standing == Standing::Pending && chain.is_some_and(|chain| is_another(chain.fingerprint.as_deref(), &pair)) {
             self.give_back(&view, &pair).await;
         }
-        if standing == Standing::Pending { Ok(blocking(move || journal.committed(&path)).await?) } else { Ok(()) }
+        let Some(path) = path.filter(|_| standing == Standing::Pending) else { return Ok(()) };
+        Ok(blocking(move || journal.committed(&path)).await?)
     }
 
     /// Whether JFrog says that it does not know the pair any more.

@@ -52,9 +52,9 @@ impl Prepared {
     /// # Errors
     /// It cannot be renamed; then the next start finds it committed already.
     pub fn committed(self) -> io::Result<()> {
-        // It is kept for a day: what was allocated and not needed is given back. If it cannot be, the disk holds more.
-        drop(self.file.set_len(self.length));
-        rename(&self.path, Standing::Committed.extension())
+        rename(&self.path, Standing::Committed.extension())?;
+        self.spares.rest(self.path.with_extension(Standing::Committed.extension()));
+        Ok(())
     }
 
     /// Nothing came that must be kept: the spare is the next attempt's, or what was written is removed. Blocks.

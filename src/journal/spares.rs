@@ -4,6 +4,7 @@
 //! An attempt takes one for itself and writes nothing before JFrog has answered.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -13,13 +14,16 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Standing, UNREADABLE, head_of, header_of, rename, sync_dir};
+use super::{HEADER, Standing, UNREADABLE, entry::Entry, head_of, header_of, is_gone, kept::Kept, read_entry, rename, sync_dir};
 
 /// Made beforehand: as many as tokens may be worked on at once.
 const KEPT: usize = 64;
 
 /// Made at once: more would keep the disk from the answers that wait for it.
 const SOME: usize = 4;
+
+/// Committed entries that are copied at once: the disk is waited for once for all of them.
+const COPIED: usize = 16;
 
 /// Kept at most: where files that are not needed any more come back as fast as others are taken, none is made and none removed. Both
 /// cost more than to use one again.
@@ -35,11 +39,16 @@ const EXTENSION: &str = "spare";
 pub(super) struct Spares {
     dir: PathBuf,
     made: Mutex<Made>,
+    kept: Kept,
+    /// Held while entries are emptied: what two emptied at once, a third might use between the two.
+    emptying: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Made {
     ready: Vec<PathBuf>,
+    /// This process' committed entries, oldest first.
+    resting: VecDeque<PathBuf>,
     /// Whether a thread is making more.
     at_work: bool,
 }
@@ -47,6 +56,7 @@ struct Made {
 impl Spares {
     /// What an earlier process left: spares, and entries whose new name the disk does not have.
     pub(super) fn find(dir: &Path) -> io::Result<Self> {
+        let (kept, copied) = Kept::find(dir)?;
         let mut ready = Vec::new();
         let paths = fs::read_dir(dir)?.flatten().map(|file| file.path());
         for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)) {
@@ -59,6 +69,14 @@ impl Spares {
                 }
             };
             match header_of(&head) {
+                // It was just about to be used again.
+                Ok(header) if copied.contains(&header.attempt_id) => {
+                    empty(&mut File::options().write(true).open(&path)?)?;
+                    ready.push(path);
+                }
+                Ok(header) if !kept.all_read() => {
+                    tracing::error!(path = %path.display(), attempt = %header.attempt_id, "a journal entry waits for a log to be read");
+                }
                 Ok(header) => fs::rename(&path, Standing::Pending.file(dir, header.attempt_id))?,
                 Err(_) if head.iter().any(|byte| *byte != 0) => rename(&path, UNREADABLE)?,
                 Err(_) if fs::metadata(&path)?.len() == PREALLOCATED as u64 => ready.push(path),
@@ -66,7 +84,12 @@ impl Spares {
                 Err(_) => fs::remove_file(&path)?,
             }
         }
-        Ok(Self { dir: dir.to_owned(), made: Mutex::new(Made { ready, at_work: false }) })
+        let made = Mutex::new(Made { ready, resting: VecDeque::new(), at_work: false });
+        Ok(Self { dir: dir.to_owned(), made, kept, emptying: Mutex::new(()) })
+    }
+
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     pub(super) fn are_left(&self) -> bool {
@@ -88,6 +111,11 @@ impl Spares {
         self.made().ready.push(spare);
     }
 
+    /// An entry that is committed, and its file called so.
+    pub(super) fn rest(&self, path: PathBuf) {
+        self.made().resting.push_back(path);
+    }
+
     /// What stands in the file is not needed any more. Blocks.
     ///
     /// # Errors
@@ -96,7 +124,11 @@ impl Spares {
         if self.made().ready.len() >= MOST {
             return fs::remove_file(path);
         }
-        empty(&mut File::options().write(true).open(path)?)?;
+        let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
+        match File::options().write(true).open(path) {
+            Err(error) if is_gone(&error) => return Ok(()),
+            file => empty(&mut file?)?,
+        }
         let spare = path.with_extension(EXTENSION);
         fs::rename(path, &spare)?;
         self.give_back(spare);
@@ -117,7 +149,7 @@ impl Spares {
             loop {
                 let began = Instant::now();
                 let more =
-                    spares.make(SOME).inspect_err(|error| tracing::warn!(%error, "no journal entries could be made beforehand"));
+                    spares.more().inspect_err(|error| tracing::warn!(%error, "no journal entries could be made beforehand"));
                 let mut made = spares.made();
                 made.at_work = more.is_ok();
                 made.ready.extend(more.unwrap_or_default());
@@ -129,6 +161,40 @@ impl Spares {
                 std::thread::sleep(began.elapsed());
             }
         });
+    }
+
+    /// Committed entries' files, once what is in them is kept elsewhere; while there are few of these, new ones.
+    fn more(&self) -> io::Result<Vec<PathBuf>> {
+        let mut rested = Vec::new();
+        {
+            let mut made = self.made();
+            if made.resting.len() >= KEPT + COPIED {
+                rested.extend(made.resting.drain(..COPIED));
+            }
+        }
+        if rested.is_empty() { self.make(SOME) } else { self.copy(rested) }
+    }
+
+    fn copy(&self, paths: Vec<PathBuf>) -> io::Result<Vec<PathBuf>> {
+        let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut entries, mut files) = (Vec::new(), Vec::new());
+        for path in paths {
+            // What cannot be read stays where it is.
+            let Ok((header, Some(body))) = read_entry(&path) else { continue };
+            files.push((path.clone(), HEADER + 4 + body.as_bytes().len()));
+            entries.push(Entry { header, body: Some(body), path: Some(path) });
+        }
+        self.kept.add(&entries)?;
+        // What the files say is on disk elsewhere now. Should the machine stop before they are empty, the next start finds it there.
+        let emptied = |(path, length): (PathBuf, usize)| {
+            let spare = path.with_extension(EXTENSION);
+            fs::rename(&path, &spare)?;
+            let mut file = File::options().write(true).open(&spare)?;
+            file.write_all(&vec![0; length])?;
+            file.set_len(PREALLOCATED as u64)?;
+            Ok(spare)
+        };
+        files.into_iter().map(emptied).collect()
     }
 
     /// At their full size and on disk.
@@ -160,7 +226,7 @@ fn empty(file: &mut File) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::{
         super::{
             Journal,
@@ -172,6 +238,10 @@ mod tests {
     fn spares(dir: &Path) -> Vec<PathBuf> {
         let paths = fs::read_dir(dir).expect("lists").flatten().map(|file| file.path());
         paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)).collect()
+    }
+
+    pub(in super::super) fn until_at_rest(journal: &Journal) {
+        until(|| !journal.spares.made().at_work);
     }
 
     fn until(condition: impl Fn() -> bool) {
@@ -189,7 +259,7 @@ mod tests {
                 saved(&journal).discard().expect("removes");
                 journal.prepare(&header()).expect("prepares").discard().expect("is given back");
             }
-            until(|| !journal.spares.made().at_work);
+            until_at_rest(&journal);
             let ready = journal.spares.made().ready.clone();
             assert!((KEPT / 2..=KEPT).contains(&ready.len()), "{}", ready.len());
             assert_eq!(spares(dir.path()).len(), ready.len(), "each is known");
@@ -200,7 +270,7 @@ mod tests {
     fn files_that_are_not_needed_any_more_are_used_again_within_a_bound() {
         let dir = tempfile::tempdir().expect("a directory");
         let journal = Journal::open(dir.path()).expect("opens");
-        until(|| !journal.spares.made().at_work);
+        until_at_rest(&journal);
         let before = fs::read_dir(dir.path()).expect("lists").count();
         saved(&journal).committed().expect("renames");
         journal.prune(std::time::Duration::ZERO).expect("prunes");
@@ -222,7 +292,7 @@ mod tests {
         let journal = Journal::open(dir.path()).expect("opens");
         let (header, body) = (header(), crate::secret::Sealed::from_bytes(vec![7; 100]));
         journal.prepare(&header).expect("prepares").save(&body).expect("saves");
-        until(|| !journal.spares.made().at_work);
+        until_at_rest(&journal);
         drop(journal);
         // As if the machine had stopped: the rename is undone, another spare was never written whole.
         let pending = Standing::Pending.file(dir.path(), header.attempt_id);
@@ -243,7 +313,7 @@ mod tests {
     fn without_a_directory_to_write_nothing_is_prepared() {
         let dir = tempfile::tempdir().expect("a directory");
         let journal = Journal::open(dir.path()).expect("opens");
-        until(|| !journal.spares.made().at_work);
+        until_at_rest(&journal);
         fs::remove_dir_all(dir.path()).expect("removes");
         for _ in 0..KEPT * 2 {
             assert!(journal.prepare(&header()).is_err());

@@ -4,9 +4,7 @@ mod receiver;
 
 use receiver::Receiver;
 use serde_json::{Value, json};
-use token_broker::{
-    dev::simulator::{Fault, Route, Rule},
-};
+use token_broker::dev::simulator::{Fault, Route, Rule};
 
 use crate::app::TestApp;
 
