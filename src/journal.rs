@@ -119,7 +119,7 @@ impl Journal {
                 }
             }
         }
-        needs.unread += usize::from(!self.spares.kept().all_read());
+        needs.unread += self.spares.unread() + usize::from(!self.spares.kept().all_read());
         Ok(needs)
     }
 
@@ -214,7 +214,7 @@ impl Journal {
     /// # Errors
     /// It cannot be removed.
     pub fn discard(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        fs::remove_file(path).or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
     }
 
     /// Sets a file aside, out of the way and not lost. Blocks.

@@ -142,6 +142,10 @@ impl Broker {
     async fn replay(&self, entry: &Entry, standing: Standing, seen: &mut Seen) -> Result<(), BrokerError> {
         let (journal, path) = (self.journal.clone(), entry.path().map(Path::to_owned));
         let Some(body) = &entry.body else {
+            // One that is committed had an answer: its file is just being emptied, and it is kept elsewhere.
+            if standing == Standing::Committed {
+                return Ok(());
+            }
             // Its process died before JFrog's answer came: the attempt's row tells what is to be found out.
             return Ok(blocking(move || path.map_or(Ok(()), |path| journal.discard(&path))).await?);
         };

@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     entry::{Entry, Header, header_of},
-    private_file, sync_dir,
+    is_gone, private_file, sync_dir,
 };
 use crate::secret::Sealed;
 
@@ -86,23 +86,28 @@ impl Kept {
             }
         }
         let Logs { open, all, .. } = &mut *logs;
-        if let (Some((_, needs)), Some((file, _))) = (all.last_mut(), open.as_mut()) {
-            needs.extend(entries.iter().map(|entry| entry.header.master_key_id.clone()));
-            let written = file.write_all(&records).and_then(|()| file.sync_data());
-            if written.is_err() {
-                // What comes behind a torn record would not be found: the next ones have a log of their own.
-                *open = None;
-            }
-            written?;
+        let (Some((_, needs)), Some((file, _))) = (all.last_mut(), open.as_mut()) else {
+            return Err(io::Error::other("there is no log to write to"));
+        };
+        needs.extend(entries.iter().map(|entry| entry.header.master_key_id.clone()));
+        let before = file.stream_position()?;
+        let written = file.write_all(&records).and_then(|()| file.sync_data());
+        // What comes behind a torn record would not be found: it goes, or the next ones have a log of their own.
+        if written.is_err() && file.set_len(before).and_then(|()| file.seek(SeekFrom::Start(before))).is_err() {
+            *open = None;
         }
-        Ok(())
+        written
     }
 
     /// All that is kept. Blocks.
     pub(super) fn read(&self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for (path, _) in &self.logs().all {
-            let bytes = fs::read(path)?;
+            let bytes = match fs::read(path) {
+                // Somebody has tidied up.
+                Err(error) if is_gone(&error) => continue,
+                read => read?,
+            };
             entries.extend(Records(&bytes).map(|(header, body)| Entry { header, body: Some(body), path: None }));
         }
         Ok(entries)
@@ -119,13 +124,25 @@ impl Kept {
         let old = |path: &Path| {
             fs::metadata(path).and_then(|file| file.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|past| past > age))
         };
-        let (gone, left) = std::mem::take(&mut logs.all).into_iter().partition(|(path, _)| old(path));
-        logs.all = left;
-        if logs.open.as_ref().is_some_and(|(_, since)| since.elapsed() > age) {
+        let mut failed = None;
+        let mut is_left = |(path, _): &(PathBuf, HashSet<String>)| {
+            let gone = old(path).then(|| fs::remove_file(path));
+            match gone {
+                None => true,
+                Some(Err(error)) if !is_gone(&error) => {
+                    failed = Some(error);
+                    true
+                }
+                Some(_) => false,
+            }
+        };
+        let before = logs.all.len();
+        logs.all.retain(&mut is_left);
+        // The clock may have jumped: what is written from now on needs a file that is there.
+        if logs.all.len() < before {
             logs.open = None;
         }
-        let gone: Vec<(PathBuf, HashSet<String>)> = gone;
-        gone.iter().try_for_each(|(path, _)| fs::remove_file(path))
+        failed.map_or(Ok(()), Err)
     }
 
     fn logs(&self) -> MutexGuard<'_, Logs> {
@@ -213,10 +230,19 @@ mod tests {
         journal.spares.kept().add(&[entry]).expect("copies");
         spares::tests::until_at_rest(&journal);
         drop(journal);
-        // As if the machine had stopped.
-        fs::rename(&path, path.with_extension("spare")).expect("renames");
-        let journal = Journal::open(dir.path()).expect("opens again");
-        assert_eq!((journal.backlog().expect("counts"), is_kept(&journal)), (0, were));
+        // As if the machine had stopped: before the file was empty on disk, or when the next attempt's name was and its answer was not.
+        let mut is = path;
+        for named in ["0.spare", "1.pending"] {
+            fs::rename(&is, dir.path().join(named)).expect("renames");
+            let journal = Journal::open(dir.path()).expect("opens again");
+            assert_eq!((journal.backlog().expect("counts"), is_kept(&journal)), (0, were.clone()), "{named}");
+            spares::tests::until_at_rest(&journal);
+            is = dir.path().join(named).with_extension("spare");
+            // It holds the old entry again.
+            let head = [serde_json::to_vec(&journal.kept().expect("reads")[0].header).expect("JSON"), vec![b'\n'; 1]].concat();
+            let mut file = File::options().write(true).open(&is).expect("it is a spare");
+            file.write_all(&head).expect("writes");
+        }
     }
 
     #[test]

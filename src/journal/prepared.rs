@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -52,6 +53,8 @@ impl Prepared {
     /// # Errors
     /// It cannot be renamed; then the next start finds it committed already.
     pub fn committed(self) -> io::Result<()> {
+        // By the file's time its day begins now, however long it waited. If that fails, it is forgotten earlier.
+        drop(self.file.write_all_at(&self.header[..1], 0));
         rename(&self.path, Standing::Committed.extension())?;
         self.spares.rest(self.path.with_extension(Standing::Committed.extension()));
         Ok(())

@@ -42,6 +42,8 @@ pub(super) struct Spares {
     kept: Kept,
     /// Held while entries are emptied: what two emptied at once, a third might use between the two.
     emptying: Mutex<()>,
+    /// Files that could not be read at the start, and may hold answers.
+    unread: usize,
 }
 
 #[derive(Debug, Default)]
@@ -57,25 +59,37 @@ impl Spares {
     /// What an earlier process left: spares, and entries whose new name the disk does not have.
     pub(super) fn find(dir: &Path) -> io::Result<Self> {
         let (kept, copied) = Kept::find(dir)?;
-        let mut ready = Vec::new();
-        let paths = fs::read_dir(dir)?.flatten().map(|file| file.path());
-        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)) {
+        let (mut ready, mut unread) = (Vec::new(), 0);
+        // All of them first: what is given another name must not be met again under it.
+        let paths: Vec<PathBuf> = fs::read_dir(dir)?.flatten().map(|file| file.path()).collect();
+        for path in paths {
+            let pending = has_extension(&path, Standing::Pending.extension());
+            if !pending && !has_extension(&path, EXTENSION) {
+                continue;
+            }
             let head = match head_of(&path) {
                 Ok(head) => head,
+                // Whoever replays it says so.
+                Err(_) if pending => continue,
                 Err(error) => {
                     // It may hold an answer: the next start looks again.
                     tracing::error!(path = %path.display(), %error, "a spare journal entry cannot be read now");
+                    unread += 1;
                     continue;
                 }
             };
             match header_of(&head) {
-                // It was just about to be used again.
+                // It was about to be used again: what stands in it is kept, and what should have is not on disk.
                 Ok(header) if copied.contains(&header.attempt_id) => {
-                    empty(&mut File::options().write(true).open(&path)?)?;
-                    ready.push(path);
+                    let spare = path.with_extension(EXTENSION);
+                    fs::rename(&path, &spare)?;
+                    empty(&mut File::options().write(true).open(&spare)?)?;
+                    ready.push(spare);
                 }
+                _ if pending => {}
                 Ok(header) if !kept.all_read() => {
                     tracing::error!(path = %path.display(), attempt = %header.attempt_id, "a journal entry waits for a log to be read");
+                    unread += 1;
                 }
                 Ok(header) => fs::rename(&path, Standing::Pending.file(dir, header.attempt_id))?,
                 Err(_) if head.iter().any(|byte| *byte != 0) => rename(&path, UNREADABLE)?,
@@ -85,11 +99,15 @@ impl Spares {
             }
         }
         let made = Mutex::new(Made { ready, resting: VecDeque::new(), at_work: false });
-        Ok(Self { dir: dir.to_owned(), made, kept, emptying: Mutex::new(()) })
+        Ok(Self { dir: dir.to_owned(), made, kept, emptying: Mutex::new(()), unread })
     }
 
     pub(super) fn kept(&self) -> &Kept {
         &self.kept
+    }
+
+    pub(super) fn unread(&self) -> usize {
+        self.unread
     }
 
     pub(super) fn are_left(&self) -> bool {
@@ -145,7 +163,7 @@ impl Spares {
             made.at_work = true;
         }
         let spares = Arc::clone(self);
-        std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().spawn(move || {
             loop {
                 let began = Instant::now();
                 let more =
@@ -161,6 +179,9 @@ impl Spares {
                 std::thread::sleep(began.elapsed());
             }
         });
+        if thread.is_err() {
+            self.made().at_work = false;
+        }
     }
 
     /// Committed entries' files, once what is in them is kept elsewhere; while there are few of these, new ones.
@@ -184,17 +205,27 @@ impl Spares {
             files.push((path.clone(), HEADER + 4 + body.as_bytes().len()));
             entries.push(Entry { header, body: Some(body), path: Some(path) });
         }
-        self.kept.add(&entries)?;
+        if let Err(error) = self.kept.add(&entries) {
+            let mut made = self.made();
+            files.into_iter().rev().for_each(|(path, _)| made.resting.push_front(path));
+            return Err(error);
+        }
         // What the files say is on disk elsewhere now. Should the machine stop before they are empty, the next start finds it there.
         let emptied = |(path, length): (PathBuf, usize)| {
             let spare = path.with_extension(EXTENSION);
-            fs::rename(&path, &spare)?;
-            let mut file = File::options().write(true).open(&spare)?;
-            file.write_all(&vec![0; length])?;
-            file.set_len(PREALLOCATED as u64)?;
-            Ok(spare)
+            let emptied = fs::rename(&path, &spare).and_then(|()| {
+                let mut file = File::options().write(true).open(&spare)?;
+                file.write_all(&vec![0; length])?;
+                file.set_len(PREALLOCATED as u64)
+            });
+            if let Err(error) = emptied {
+                tracing::warn!(path = %path.display(), %error, "a committed journal entry could not be emptied");
+                drop(fs::rename(&spare, &path));
+                return None;
+            }
+            Some(spare)
         };
-        files.into_iter().map(emptied).collect()
+        Ok(files.into_iter().filter_map(emptied).collect())
     }
 
     /// At their full size and on disk.
@@ -212,6 +243,10 @@ impl Spares {
     fn made(&self) -> MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|its| its == extension)
 }
 
 fn make_one(path: &Path) -> io::Result<()> {

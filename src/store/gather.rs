@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
@@ -18,6 +19,9 @@ const AT_A_TIME: usize = 2;
 
 /// So many must wait before a second statement is worth its while: what a statement costs, it costs for one as for many.
 const WORTH_ANOTHER: usize = 8;
+
+/// Postgres itself ends a statement before that.
+const LONGEST: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 17_000 });
 
 type Queue<A, R> = VecDeque<(A, Answer<R>)>;
 
@@ -74,12 +78,18 @@ impl<A: Clone + Send + 'static, R: Send + 'static> Gather<A, R> {
         if let Some(mut turn) = turn {
             tokio::spawn(async move {
                 while let Some((asks, senders)) = turn.next() {
-                    match statement(asks.clone()).await {
+                    match in_time(statement(asks.clone())).await {
                         Ok(answers) => tell(senders.into_iter().zip(answers.into_iter().map(Ok))),
                         Err(error) if asks.len() > 1 && error.was_undone() => {
-                            for (ask, sender) in asks.into_iter().zip(senders) {
-                                let alone = statement(vec![ask]).await;
+                            let mut all = asks.into_iter().zip(senders);
+                            while let Some((ask, sender)) = all.next() {
+                                let alone = in_time(statement(vec![ask])).await;
+                                let away = alone.as_ref().err().filter(|error| !error.was_undone()).map(StoreError::told_again);
                                 tell([(sender, alone.and_then(|mut answer| answer.pop().ok_or_else(no_answer)))]);
+                                if let Some(error) = away {
+                                    // Postgres has gone away: nobody else waits for it in turn.
+                                    tell(all.by_ref().map(|(_, sender)| (sender, Err(error.told_again()))));
+                                }
                             }
                         }
                         Err(error) => tell(senders.into_iter().map(|sender| (sender, Err(error.told_again())))),
@@ -89,6 +99,12 @@ impl<A: Clone + Send + 'static, R: Send + 'static> Gather<A, R> {
         }
         answer.await.unwrap_or_else(|_| Err(no_answer()))
     }
+}
+
+/// A server that went away without a word keeps nobody's turn.
+async fn in_time<T>(statement: impl Future<Output = Result<T>>) -> Result<T> {
+    let done = tokio::time::timeout(LONGEST, statement).await;
+    done.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)))
 }
 
 /// Who waits no longer needs no answer.
@@ -188,6 +204,17 @@ mod tests {
                 Err(error) => assert!(ask == 7 && matches!(error, StoreError::Taken(_)), "{ask}: {error}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_statement_that_never_ends_keeps_the_next_one_for_no_longer_than_it_may_take() {
+        let gather = Gather::default();
+        let silent = |_: Vec<()>| std::future::pending::<Result<Vec<()>>>();
+        let first = gather.ask(Uuid::nil(), (), silent);
+        let (first, second) = tokio::join!(first, tokio::time::timeout(LONGEST * 3, gather.ask(Uuid::nil(), (), silent)));
+        assert!(matches!(first, Err(StoreError::Unavailable(_))));
+        assert!(matches!(second, Ok(Err(StoreError::Unavailable(_)))));
+        gather.ask(Uuid::nil(), (), |asks| async { Ok(asks) }).await.expect("asked anew");
     }
 
     #[tokio::test]

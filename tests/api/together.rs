@@ -118,6 +118,20 @@ async fn what_one_pair_is_refused_for_stops_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_many_look_at_together_is_seen_by_each_as_it_is() {
+    let desk = Desk::open().await;
+    for name in ["deploy", "release"] {
+        desk.app.register(name).await;
+    }
+    let names = ["release", "deploy", "deploy", "release", "deploy"];
+    let seen = join_all(names.map(async |name| (name, desk.token(name).await))).await;
+    for (name, view) in seen {
+        let letters: Vec<&str> = view.chains.iter().map(|chain| chain.letter.as_str()).collect();
+        assert_eq!((view.name.as_str(), letters), (name, vec!["a", "b"]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_attempts_on_one_token_that_begin_together_one_does() {
     let desk = Desk::open().await;
     for name in ["deploy", "release"] {
