@@ -178,7 +178,7 @@ impl Journal {
         self.spares.kept().read()
     }
 
-    /// Forgets committed entries that are older than `age`, by their files' times: the files are spares again. Blocks.
+    /// Removes committed entries that are older than `age`, by their files' times. Blocks.
     ///
     /// # Errors
     /// The directory cannot be listed, or written.
@@ -187,7 +187,7 @@ impl Journal {
             let old =
                 fs::metadata(&path).and_then(|file| file.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|past| past > age));
             if old {
-                self.spares.recycle(&path)?;
+                self.discard(&path)?;
             }
         }
         self.spares.kept().prune(age)
@@ -209,7 +209,7 @@ impl Journal {
         rename(path, Standing::Committed.extension())
     }
 
-    /// Removes an entry that never got its answer. Blocks.
+    /// Removes an entry that is not needed. Blocks.
     ///
     /// # Errors
     /// It cannot be removed.

@@ -14,7 +14,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{HEADER, Standing, UNREADABLE, entry::Entry, head_of, header_of, is_gone, kept::Kept, read_entry, rename, sync_dir};
+use super::{HEADER, Standing, UNREADABLE, entry::Entry, head_of, header_of, kept::Kept, read_entry, rename, sync_dir};
 
 /// Made beforehand: as many as tokens may be worked on at once.
 const KEPT: usize = 64;
@@ -24,10 +24,6 @@ const SOME: usize = 4;
 
 /// Committed entries that are copied at once: the disk is waited for once for all of them.
 const COPIED: usize = 16;
-
-/// Kept at most: where files that are not needed any more come back as fast as others are taken, none is made and none removed. Both
-/// cost more than to use one again.
-const MOST: usize = 512;
 
 /// What is allocated for each. JFrog's answers have about 2 KiB; a longer one makes the file grow.
 pub(super) const PREALLOCATED: usize = 16 * 1024;
@@ -40,8 +36,6 @@ pub(super) struct Spares {
     dir: PathBuf,
     made: Mutex<Made>,
     kept: Kept,
-    /// Held while entries are emptied: what two emptied at once, a third might use between the two.
-    emptying: Mutex<()>,
     /// Files that could not be read at the start, and may hold answers.
     unread: usize,
 }
@@ -99,7 +93,7 @@ impl Spares {
             }
         }
         let made = Mutex::new(Made { ready, resting: VecDeque::new(), at_work: false });
-        Ok(Self { dir: dir.to_owned(), made, kept, emptying: Mutex::new(()), unread })
+        Ok(Self { dir: dir.to_owned(), made, kept, unread })
     }
 
     pub(super) fn kept(&self) -> &Kept {
@@ -132,25 +126,6 @@ impl Spares {
     /// An entry that is committed, and its file called so.
     pub(super) fn rest(&self, path: PathBuf) {
         self.made().resting.push_back(path);
-    }
-
-    /// What stands in the file is not needed any more. Blocks.
-    ///
-    /// # Errors
-    /// It can be neither emptied nor removed.
-    pub(super) fn recycle(&self, path: &Path) -> io::Result<()> {
-        if self.made().ready.len() >= MOST {
-            return fs::remove_file(path);
-        }
-        let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
-        match File::options().write(true).open(path) {
-            Err(error) if is_gone(&error) => return Ok(()),
-            file => empty(&mut file?)?,
-        }
-        let spare = path.with_extension(EXTENSION);
-        fs::rename(path, &spare)?;
-        self.give_back(spare);
-        Ok(())
     }
 
     /// Makes more in a thread of its own: a few at a time, and it rests in between for as long as they took.
@@ -197,7 +172,6 @@ impl Spares {
     }
 
     fn copy(&self, paths: Vec<PathBuf>) -> io::Result<Vec<PathBuf>> {
-        let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut entries, mut files) = (Vec::new(), Vec::new());
         for path in paths {
             // What cannot be read stays where it is.
@@ -299,26 +273,6 @@ pub(super) mod tests {
             assert!((KEPT / 2..=KEPT).contains(&ready.len()), "{}", ready.len());
             assert_eq!(spares(dir.path()).len(), ready.len(), "each is known");
         }
-    }
-
-    #[test]
-    fn files_that_are_not_needed_any_more_are_used_again_within_a_bound() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let journal = Journal::open(dir.path()).expect("opens");
-        until_at_rest(&journal);
-        let before = fs::read_dir(dir.path()).expect("lists").count();
-        saved(&journal).committed().expect("renames");
-        journal.prune(std::time::Duration::ZERO).expect("prunes");
-        assert_eq!((spares(dir.path()).len(), fs::read_dir(dir.path()).expect("lists").count()), (KEPT, before));
-        for spare in spares(dir.path()) {
-            let bytes = fs::read(spare).expect("reads");
-            assert!(bytes.len() == PREALLOCATED && bytes.iter().all(|byte| *byte == 0), "nothing of the entry is left");
-        }
-        for number in 0..MOST {
-            fs::write(dir.path().join(format!("{number}.committed")), b"old").expect("writes");
-        }
-        journal.prune(std::time::Duration::ZERO).expect("prunes");
-        assert_eq!(spares(dir.path()).len(), MOST);
     }
 
     #[test]
