@@ -146,7 +146,7 @@ impl Spares {
                 let mut made = spares.made();
                 made.at_work = more.is_ok();
                 made.ready.extend(more.unwrap_or_default());
-                if !made.at_work || made.ready.len() + SOME > KEPT {
+                if !made.at_work || made.ready.len() >= KEPT {
                     made.at_work = false;
                     return;
                 }
@@ -162,13 +162,14 @@ impl Spares {
     /// Committed entries' files, once what is in them is kept elsewhere; while there are few of these, new ones.
     fn more(&self) -> io::Result<Vec<PathBuf>> {
         let mut rested = Vec::new();
-        {
+        let missing = {
             let mut made = self.made();
             if made.resting.len() >= KEPT + COPIED {
                 rested.extend(made.resting.drain(..COPIED));
             }
-        }
-        if rested.is_empty() { self.make(SOME) } else { self.copy(rested) }
+            KEPT.saturating_sub(made.ready.len())
+        };
+        if rested.is_empty() { self.make(missing.min(SOME)) } else { self.copy(rested) }
     }
 
     fn copy(&self, paths: Vec<PathBuf>) -> io::Result<Vec<PathBuf>> {

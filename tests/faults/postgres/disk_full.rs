@@ -130,11 +130,12 @@ async fn a_full_disk_of_the_journal_is_not_felt_while_there_are_entries_made_bef
     let Some(disk) = SmallDisk::over(app.journal.path(), 16) else { return };
     app.start_again().await;
     let spares = || spares(app.journal.path()).len();
-    until("entries made beforehand", async || spares() == 64).await;
+    until("entries made beforehand", async || spares() >= 64).await;
     disk.fill();
+    let made = spares();
     for spent in 1..=16 {
         let rotated = app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
         assert_eq!((rotated.json["refreshed"].as_bool(), app.simulator.refreshes()), (Some(true), spent), "{}", rotated.text);
     }
-    until("each of them used once", async || (spares(), pairs_waiting(app.journal.path())) == (48, 0)).await;
+    until("each of them used once", async || (spares(), pairs_waiting(app.journal.path())) == (made - 16, 0)).await;
 }
