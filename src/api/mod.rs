@@ -42,12 +42,16 @@ use crate::broker::Broker;
 /// Requests under way at once; a waiting caller is one.
 const CONCURRENCY: usize = 10_000;
 
-/// What handlers work with.
+/// What handlers work with. Each request has a clone of it.
 #[derive(Clone, Debug)]
-pub struct ApiState {
+pub struct ApiState(Arc<Parts>);
+
+/// Its parts.
+#[derive(Debug)]
+pub struct Parts {
     broker: Broker,
     /// Networks whose `X-Forwarded-For` is believed.
-    trusted_proxies: Arc<[IpNet]>,
+    trusted_proxies: Vec<IpNet>,
     room: Arc<Semaphore>,
     limits: Limits,
 }
@@ -55,12 +59,15 @@ pub struct ApiState {
 impl ApiState {
     /// Over this broker.
     pub fn new(broker: Broker, trusted_proxies: Vec<IpNet>, rates: Rates) -> Self {
-        Self {
-            broker,
-            trusted_proxies: trusted_proxies.into(),
-            room: Arc::new(Semaphore::new(CONCURRENCY)),
-            limits: Limits::new(rates),
-        }
+        Self(Arc::new(Parts { broker, trusted_proxies, room: Arc::new(Semaphore::new(CONCURRENCY)), limits: Limits::new(rates) }))
+    }
+}
+
+impl std::ops::Deref for ApiState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
 }
 
