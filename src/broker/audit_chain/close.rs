@@ -1,11 +1,11 @@
 //! Closing: a batch of what was written since the last one, once nobody can write in between any more.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics::counter;
 use uuid::Uuid;
 
-use super::{AuditChain, PAGE, digest_of};
+use super::{AuditChain, digest_of};
 use crate::{
     audit::{Batch, Checkpoint, RowList},
     broker::{Broker, BrokerError, everywhere::shared, settle::Settled},
@@ -23,6 +23,10 @@ const A_TURN: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at them.
 const LOOK: Duration = Duration::from_millis(20);
+/// Rows are read in steps as small as these, and after each one there is a rest so many times as long: hand-outs do not wait while a
+/// busy minute is closed.
+const STEP: i32 = 250;
+const RESTS: u32 = 4;
 /// When they took longer.
 const PUT_OFF: Duration = Duration::from_secs(10);
 
@@ -112,7 +116,8 @@ impl AuditChain<'_> {
     async fn list(&self, mut from: i64, upto: i64) -> Result<RowList, BrokerError> {
         let mut list = RowList::default();
         loop {
-            let rows = self.store.audit_rows(from, upto, PAGE).await?;
+            let began = Instant::now();
+            let rows = self.store.audit_rows(from, upto, STEP).await?;
             for row in &rows {
                 list.push(row.id, &digest_of(row));
             }
@@ -120,6 +125,7 @@ impl AuditChain<'_> {
                 Some(last) if last.id < upto => from = last.id + 1,
                 _ => return Ok(list),
             }
+            tokio::time::sleep(began.elapsed() * RESTS).await;
         }
     }
 }
