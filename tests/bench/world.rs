@@ -41,6 +41,7 @@ impl World {
         let master_keys = format!("bench:{}", STANDARD.encode(crypto::random_bytes::<32>()));
         let world = Self { cluster, simulator, master_keys, short, dir, databases: AtomicUsize::new(0) };
         world.check_durability().await?;
+        world.age().await?;
         Ok(world)
     }
 
@@ -87,6 +88,19 @@ impl World {
         let dir = self.dir.clone();
         self.cluster.stop().await?;
         Ok(std::fs::remove_dir_all(dir)?)
+    }
+
+    /// A server that has been up for a while writes its log into files that are there. A new one makes each of them first, in the middle
+    /// of somebody's commit.
+    async fn age(&self) -> anyhow::Result<()> {
+        let files = if self.short { 10 } else { 50 };
+        let url = self.cluster.url("postgres");
+        run(&url, "alter system set min_wal_size = '1GB'").await?;
+        let log = format!(
+            "select pg_reload_conf(); select pg_logical_emit_message(false, 'bench', repeat('x', 1 << 20)) from generate_series(1, 16 * {files});"
+        );
+        run(&url, log).await?;
+        run(&url, "checkpoint").await
     }
 
     /// A commit that is not on disk costs nothing and says nothing.
