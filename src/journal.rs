@@ -206,7 +206,7 @@ impl Journal {
     /// # Errors
     /// It cannot be renamed.
     pub fn committed(&self, path: &Path) -> io::Result<()> {
-        rename(path, Standing::Committed.extension())
+        rename(path, Standing::Committed.extension()).or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
     }
 
     /// Removes an entry that is not needed. Blocks.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Broker, BrokerError, RegisterError, heal::identity_place, join::RETRY_AFTER, rotate::Ended};
+use super::{Broker, BrokerError, RegisterError, heal::identity_place, join::RETRY_AFTER, plan::Ended};
 use crate::{
     actor::Actor,
     crypto,

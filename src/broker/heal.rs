@@ -3,7 +3,7 @@
 
 use super::{
     Broker, BrokerError,
-    rotate::{Call, Ended, Plan},
+    plan::{Call, Ended, Plan},
 };
 use crate::{
     actor::Actor,
@@ -44,7 +44,8 @@ impl Broker {
             // Before the call: whatever comes of it, what is left over at JFrog is looked for.
             self.store.schedule(JobKind::Sweep, view.id, self.sweep_after(view)).await?;
         }
-        self.obtain(Plan { view, chain, kind, call, bearers, respect_rotatable_at: false, asked: Asked::default() }, actor).await
+        let asked = Asked::default();
+        self.obtain(Plan { view, chain, kind, call, bearers, respect_rotatable_at: false, asked, wanted: None }, actor).await
     }
 
     /// Who may make `chain`: the identity token while there is one, and the chains that work.

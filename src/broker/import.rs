@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{
     Broker, BrokerError, RegisterError,
     create::{Built, Settings, refusal},
-    rotate::{Call, Ended, Plan},
+    plan::{Call, Ended, Plan},
 };
 use crate::{
     actor::Actor,
@@ -62,7 +62,7 @@ impl Broker {
             };
             let attempt = broker.store.begin_attempt(&attempt, &actor).await?.ok_or(BrokerError::Busy)?;
             let key = broker.keys.sealing_key(&broker.store, team.id).await?;
-            broker.commit(&attempt, &Pair::pasted(request.access_token, request.refresh_token), key, &actor).await?;
+            broker.commit(&attempt, &Pair::pasted(request.access_token, request.refresh_token), None, key, &actor).await?;
             let built = broker.build(team.id, id, &actor).await?;
             broker.registered(&team, id, built).await
         };
@@ -75,8 +75,16 @@ impl Broker {
         if let Some(pasted) = pasted {
             let bearers = vec![Bearer::Access(self.open_access(view, pasted).await?)];
             let call = Call::Refresh(self.open_refresh(view, pasted).await?);
-            let plan =
-                Plan { view, chain: pasted, kind: "rotate", call, bearers, respect_rotatable_at: false, asked: Asked::default() };
+            let plan = Plan {
+                view,
+                chain: pasted,
+                kind: "rotate",
+                call,
+                bearers,
+                respect_rotatable_at: false,
+                asked: Asked::default(),
+                wanted: None,
+            };
             match self.obtain(plan, actor).await? {
                 Ended::Committed | Ended::Superseded => {}
                 Ended::NotBegun => return Ok(Built::Pending("something else is under way for this token".to_owned())),

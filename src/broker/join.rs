@@ -1,25 +1,40 @@
 //! Step 2: callers of the same token in this process wait for one task. The task belongs to the process, not to a caller.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, Weak},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
     Broker, BrokerError, RefreshError,
-    rotate::{Call, Ended, Plan},
+    plan::{Call, Ended, Plan, Wanted},
 };
 use crate::{
     actor::Actor,
     jfrog::{Bearer, Reason, Rejection},
     names::{Asked, Name},
-    store::{ChainRow, ChainState, Letter, StoreError, TokenState, TokenView},
+    store::{ChainRow, ChainState, HandOut, Letter, StoreError, TokenState, TokenView},
 };
 
 /// Whose flight: the team, the token's name, and whether `rotatable_at` is overruled.
 pub(super) type Key = (Uuid, String, bool);
 /// Where its result will be.
 pub(super) type Flight = watch::Receiver<Option<Advance>>;
+
+/// What a flight is begun with.
+#[derive(Debug, Default)]
+pub(super) struct Start {
+    /// The token as it was seen just now.
+    pub view: Option<TokenView>,
+    /// Who is handed what comes of it.
+    pub wanted: Option<Arc<Wanted>>,
+}
+
+/// What a flight handed to who began it, and since when it is known that it may be.
+pub(super) type Handed = Option<(Instant, HandOut)>;
 
 /// When JFrog does not say how long to wait.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -83,39 +98,62 @@ impl Advance {
 impl Broker {
     /// Joins the flight of this token, or starts it. Cancelling the wait cancels nothing.
     pub(super) async fn advance(&self, key: Key, actor: &Actor) -> Advance {
-        let mut flight = self.flight(key, actor);
-        match flight.wait_for(Option::is_some).await {
+        self.advance_for(key, actor, Start::default).await.0
+    }
+
+    /// The same for a caller that may be handed what it started.
+    pub(super) async fn advance_for(&self, key: Key, actor: &Actor, start: impl FnOnce() -> Start) -> (Advance, Handed) {
+        let (mut flight, wanted) = self.flight(key, actor, start);
+        let advance = match flight.wait_for(Option::is_some).await {
             Ok(result) => result.clone().unwrap_or(Advance::Elsewhere { uncertain: false }),
             // The task panicked, or the shutdown ended it.
             Err(_) => Advance::Failed(BrokerError::TaskEnded.to_string()),
-        }
+        };
+        (advance, wanted.and_then(|wanted| wanted.take()))
     }
 
-    fn flight(&self, key: Key, actor: &Actor) -> Flight {
+    fn flight(&self, key: Key, actor: &Actor, start: impl FnOnce() -> Start) -> (Flight, Option<Arc<Wanted>>) {
         let mut joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = joins.get(&key) {
-            return flight.clone();
+            return (flight.clone(), None);
         }
         let (result, flight) = watch::channel(None);
         if self.stop.is_cancelled() || self.recognised.frozen.is_some() {
             drop(result.send(Some(Advance::Stopping)));
-            return flight;
+            return (flight, None);
         }
+        let Start { view, wanted } = start();
+        // Who began it may give up waiting: then nothing is handed out.
+        let still_wanted = wanted.as_ref().map(Arc::downgrade);
         joins.insert(key.clone(), flight.clone());
         let (broker, actor) = (self.clone(), actor.clone());
         self.spawn(async move {
             // Gone even when the task panics: a name must not stay blocked.
             let _landing = Landing { broker: &broker, key: &key };
-            let advance = broker.advance_once(&key, &actor).await;
+            let advance = broker.advance_once(&key, &actor, view, still_wanted.as_ref()).await;
             drop(result.send(Some(advance)));
         });
-        flight
+        (flight, wanted)
     }
 
-    async fn advance_once(&self, (team, name, overrule): &Key, actor: &Actor) -> Advance {
+    async fn advance_once(
+        &self,
+        (team, name, overrule): &Key,
+        actor: &Actor,
+        mut view: Option<TokenView>,
+        wanted: Option<&Weak<Wanted>>,
+    ) -> Advance {
         // Each round may find the token changed by the one before: recovered, one chain found lost, healing refused.
         for _ in 0..4 {
-            match self.advance_step(*team, name, *overrule, actor).await {
+            let view = match view.take() {
+                Some(view) => Ok(Some(view)),
+                None => self.store.token(*team, name).await,
+            };
+            let step = async || match view? {
+                Some(view) => self.advance_step(*team, view, *overrule, wanted, actor).await,
+                None => Ok(Some(Advance::NotFound)),
+            };
+            match step().await {
                 Ok(Some(advance)) => return advance,
                 Ok(None) => {}
                 Err(BrokerError::Store(StoreError::Unavailable(error))) => {
@@ -137,8 +175,14 @@ impl Broker {
     }
 
     /// One step: `None` means that the token changed and is to be looked at again.
-    async fn advance_step(&self, team: Uuid, name: &str, overrule: bool, actor: &Actor) -> Result<Option<Advance>, BrokerError> {
-        let Some(view) = self.store.token(team, name).await? else { return Ok(Some(Advance::NotFound)) };
+    async fn advance_step(
+        &self,
+        team: Uuid,
+        view: TokenView,
+        overrule: bool,
+        wanted: Option<&Weak<Wanted>>,
+        actor: &Actor,
+    ) -> Result<Option<Advance>, BrokerError> {
         match view.state {
             TokenState::Creating => return Ok(Some(Advance::Creating)),
             TokenState::Revoked => return Ok(Some(Advance::Revoked)),
@@ -193,8 +237,8 @@ impl Broker {
         bearers.truncate(1);
         let call = Call::Refresh(self.open_refresh(&view, older).await?);
         let respect_rotatable_at = !overrule && !expiring;
-        let plan =
-            Plan { view: &view, chain: older, kind: "rotate", call, bearers, respect_rotatable_at, asked: Asked::default() };
+        let asked = Asked::default();
+        let plan = Plan { view: &view, chain: older, kind: "rotate", call, bearers, respect_rotatable_at, asked, wanted };
         let ended = self.obtain(plan, actor).await?;
         Ok(after_rotate(ended))
     }

@@ -7,7 +7,7 @@ use rand::RngExt;
 
 use super::{
     Broker, BrokerError,
-    join::{AFTER_UNAUTHENTICATED, Advance},
+    join::{AFTER_UNAUTHENTICATED, Advance, Start},
     settle::Settled,
 };
 use crate::{
@@ -20,6 +20,8 @@ use crate::{
 const PROBE: Duration = Duration::from_secs(86_400);
 /// After something went wrong, or while JFrog is away.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// Over so long what is due at once is spread: it would otherwise come in waves, and hand-outs have to get past each of them.
+const SPREAD: Duration = Duration::from_millis(30);
 /// What is left of a chain's life when its turn comes, where `reuse_for` lets it, or a tenth of a short one; seconds.
 const BEFORE_THE_END: i64 = 120;
 
@@ -29,9 +31,11 @@ impl Broker {
         if view.state != TokenState::Registered {
             return Ok(Settled::Later(TRY_AGAIN));
         }
-        self.store.forget_expired_children(view.team_id, view.id).await?;
-        if self.store.children_are_open(view.team_id, view.id).await? {
-            self.store.schedule(JobKind::Revoke, view.id, self.timing.lease).await?;
+        if view.has_children {
+            self.store.forget_expired_children(view.team_id, view.id).await?;
+            if self.store.children_are_open(view.team_id, view.id).await? {
+                self.store.schedule(JobKind::Revoke, view.id, self.timing.lease).await?;
+            }
         }
         if close_to_deadline(&view) {
             self.store.note_deadline(view.team_id, view.id).await?;
@@ -51,7 +55,11 @@ impl Broker {
             }
             return Ok(Settled::Later(due.unwrap_or(PROBE).min(jittered(PROBE))));
         }
-        let advance = self.advance((view.team_id, view.name.clone(), false), &Actor::system()).await;
+        let wave_break = SPREAD.mul_f64(rand::rng().random());
+        tokio::time::sleep(wave_break).await;
+        let Some((_place, view)) = self.place(view).await? else { return Ok(Settled::Done) };
+        let start = || Start { view: Some(view.clone()), wanted: None };
+        let (advance, _) = self.advance_for((view.team_id, view.name.clone(), false), &Actor::system(), start).await;
         Ok(Settled::Later(match advance {
             Advance::Changed => self.until_next(&view).await?,
             Advance::NotDue { .. } => until(&view, view.rotatable_at).max(Duration::from_secs(1)),

@@ -22,6 +22,7 @@ mod lockdown;
 mod marker;
 mod narrow;
 mod page;
+mod plan;
 mod platform;
 mod recreate;
 mod refresh;
@@ -141,6 +142,8 @@ pub struct Parts {
     crowded: AtomicBool,
     /// Of those with tokens, with each instance of JFrog.
     instance_room: HashMap<String, Semaphore>,
+    /// Calls for a pair that nobody waits for, to each instance at once.
+    call_room: HashMap<String, Semaphore>,
     /// Child tokens that are asked of each instance at once.
     issue_room: HashMap<String, Semaphore>,
     tasks: TaskTracker,
@@ -167,7 +170,8 @@ impl Broker {
         timing: Timing,
     ) -> Self {
         let rooms = |places| jfrog.instances().iter().map(|it| (it.name.clone(), Semaphore::new(places))).collect();
-        let (instance_room, issue_room) = (rooms(worker::JOBS_PER_INSTANCE), rooms(issue::AT_ONCE));
+        let (instance_room, call_room) = (rooms(worker::JOBS_PER_INSTANCE), rooms(worker::CALLS_PER_INSTANCE));
+        let issue_room = rooms(issue::AT_ONCE);
         let room = |jobs| Arc::new(Semaphore::new(jobs));
         Self(Arc::new(Parts {
             authentication,
@@ -194,6 +198,7 @@ impl Broker {
             place_free: Notify::new(),
             crowded: AtomicBool::new(false),
             instance_room,
+            call_room,
             issue_room,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

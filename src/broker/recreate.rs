@@ -4,7 +4,7 @@ use super::{
     Broker, BrokerError, RegisterError,
     create::refusal,
     join::RETRY_AFTER,
-    rotate::{Call, Ended, Plan},
+    plan::{Call, Ended, Plan},
 };
 use crate::{
     actor::Actor,
@@ -82,6 +82,7 @@ impl Broker {
             bearers: vec![Bearer::Identity(request.identity_token)],
             respect_rotatable_at: false,
             asked,
+            wanted: None,
         };
         match self.obtain(plan, actor).await? {
             Ended::Committed => {}

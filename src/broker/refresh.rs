@@ -8,7 +8,12 @@ use time::OffsetDateTime;
 use tokio::{sync::broadcast, time::Instant};
 use uuid::Uuid;
 
-use super::{Broker, BrokerError, RefreshError, join::Advance, sealing::chain_place};
+use super::{
+    Broker, BrokerError, RefreshError,
+    join::{Advance, Start},
+    plan::Wanted,
+    sealing::chain_place,
+};
 use crate::{
     actor::Actor,
     identity::{Action, Caller, Role, Team},
@@ -19,6 +24,9 @@ use crate::{
 
 /// How much longer than its caller waits for a rotation a refresh may wait for Postgres.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A lockdown is felt within a second: for so long what was decided before counts.
+const FELT_WITHIN: Duration = Duration::from_millis(500);
 
 /// Of that, for a key service: it is told as what it is.
 const KEYS_PATIENCE: Duration = Duration::from_secs(2);
@@ -130,7 +138,7 @@ impl Broker {
 
     async fn hand_out_or_wait(
         &self,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         team: &Team,
         name: &Name,
         ask: &Ask,
@@ -155,7 +163,15 @@ impl Broker {
             }
             // Subscribed before the read: a commit between the two is not missed.
             let mut signals = self.signals.subscribe();
-            let found = self.store.hand_out(team.id, name.as_str(), &rule, None, actor).await?;
+            // What arrives now and wants what is newer than now is not handed what is there: that is only looked at.
+            let mut view = match (overrule, rule.max_age, rule.since) {
+                (true, Some(0), None) => self.store.token(team.id, name.as_str()).await?.map(Box::new),
+                _ => None,
+            };
+            let found = match &view {
+                Some(view) => HandOut::refused(view),
+                None => self.store.hand_out(team.id, name.as_str(), &rule, None, actor).await?,
+            };
             if let Some(found) = &found {
                 if found.handed {
                     return Box::pin(self.answer(team, found, (seen, None), keys_by)).await;
@@ -173,8 +189,21 @@ impl Broker {
             }
             let overrule = overrule && found.as_ref().is_none_or(|found| wants_newer(found, &rule));
             waited = true;
-            let advance = self.advance((team.id, name.to_string(), overrule), actor);
-            let Ok(advance) = tokio::time::timeout_at(deadline, advance).await else { break Stuck::Pending };
+            let start = || Start {
+                view: view.take().map(|view| *view),
+                wanted: Some(Arc::new(Wanted::by(Arc::clone(caller), rule.clone()))),
+            };
+            let advance = self.advance_for((team.id, name.to_string(), overrule), actor, start);
+            let Ok((advance, handed)) = tokio::time::timeout_at(deadline, advance).await else { break Stuck::Pending };
+            if let Some((since, handed)) = handed {
+                if !self.authentication.still_holds(caller).await? {
+                    return Err(BrokerError::CredentialGone.into());
+                }
+                // Had it taken longer, a lockdown might be felt too late: it is decided anew.
+                if since.elapsed() < FELT_WITHIN {
+                    return Box::pin(self.answer(team, &handed, (seen, None), keys_by)).await;
+                }
+            }
             match advance {
                 Advance::Changed => {}
                 Advance::Elsewhere { uncertain: true } if found.is_some() => break Stuck::Uncertain,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry as Slot},
-    path::Path,
+    path::{Path, PathBuf},
     sync::PoisonError,
     time::Duration,
 };
@@ -35,6 +35,8 @@ struct Seen {
     blind: bool,
     /// Master keys that could not be asked for: none is waited for twice.
     away: HashMap<String, MasterKeyError>,
+    /// Entries that are committed and not yet called so.
+    done: Vec<PathBuf>,
 }
 
 /// The first error that a comparison went on after.
@@ -42,6 +44,9 @@ type First = Option<BrokerError>;
 
 /// How long a committed entry is kept against a failover that loses its last seconds.
 const KEPT: Duration = Duration::from_secs(86_400);
+
+/// Tokens that one statement reads, at most.
+const LOOKED_UP: usize = 200;
 
 /// After the key service could not be asked.
 const KEYS_AGAIN: Duration = Duration::from_secs(15);
@@ -79,22 +84,7 @@ impl Broker {
 
     /// An entry that is none is set aside; one that cannot be read or committed now stays. Neither blocks another.
     async fn replay_files(&self, standing: Standing, seen: &mut Seen) -> Result<First, BrokerError> {
-        let journal = self.journal.clone();
-        let files = blocking(move || journal.files(standing)).await?;
-        let (mut entries, mut first) = (Vec::new(), None);
-        // Out of hand means that its attempt has ended, so the file is final: it is read after that was asked, not before.
-        for (_, path) in files.into_iter().filter(|(attempt, _)| attempt.is_none_or(|attempt| !self.is_in_hand(attempt))) {
-            let (journal, file) = (self.journal.clone(), path.clone());
-            match blocking(move || journal.read(&file)).await {
-                Ok(entry) => entries.extend(entry),
-                // The system's word, not the file's: a disk may recover, and files be closed.
-                Err(error) if error.raw_os_error().is_some() => {
-                    tracing::error!(path = %path.display(), %error, "a journal entry cannot be read now; it is tried again");
-                    seen.blind = true;
-                }
-                Err(error) => self.set_aside(&path, &error).await,
-            }
-        }
+        let mut entries = self.read_files(standing, seen).await?;
         if standing == Standing::Committed {
             let journal = self.journal.clone();
             match blocking(move || journal.kept()).await {
@@ -107,6 +97,70 @@ impl Broker {
         }
         // Oldest first: a failover may have set a row back by more than one pair.
         entries.sort_by_key(|entry| entry.header.begun_at);
+        self.look_up(&entries, seen).await?;
+        let replayed = self.replay_entries(entries, standing, seen).await;
+        let (journal, done) = (self.journal.clone(), std::mem::take(&mut seen.done));
+        let marking = move || {
+            for path in done {
+                if let Err(error) = journal.committed(&path) {
+                    tracing::warn!(path = %path.display(), %error, "a committed journal entry could not be marked; the next look finds it committed");
+                }
+            }
+            Ok(())
+        };
+        blocking(marking).await?;
+        replayed
+    }
+
+    async fn read_files(&self, standing: Standing, seen: &mut Seen) -> Result<Vec<Entry>, BrokerError> {
+        let journal = self.journal.clone();
+        let mut files = blocking(move || journal.files(standing)).await?;
+        // Out of hand means that its attempt has ended, so the file is final: it is read after that was asked, not before.
+        files.retain(|(attempt, _)| attempt.is_none_or(|attempt| !self.is_in_hand(attempt)));
+        let journal = self.journal.clone();
+        let read = move || Ok(files.into_iter().map(|(_, path)| (journal.read(&path), path)).collect::<Vec<_>>());
+        let mut entries = Vec::new();
+        for (read, path) in blocking(read).await? {
+            match read {
+                Ok(entry) => entries.extend(entry),
+                // The system's word, not the file's: a disk may recover, and files be closed.
+                Err(error) if error.raw_os_error().is_some() => {
+                    tracing::error!(path = %path.display(), %error, "a journal entry cannot be read now; it is tried again");
+                    seen.blind = true;
+                }
+                Err(error) => self.set_aside(&path, &error).await,
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Reads the entries' tokens, a team's together.
+    async fn look_up(&self, entries: &[Entry], seen: &mut Seen) -> Result<(), BrokerError> {
+        let mut teams: HashMap<Uuid, HashSet<Uuid>> = HashMap::new();
+        for Header { team_id, token_id, .. } in entries.iter().map(|entry| &entry.header) {
+            if !seen.views.contains_key(token_id) {
+                teams.entry(*team_id).or_default().insert(*token_id);
+            }
+        }
+        for (team, tokens) in teams {
+            let tokens: Vec<Uuid> = tokens.into_iter().collect();
+            for some in tokens.chunks(LOOKED_UP) {
+                match self.store.tokens_by_ids(team, some).await {
+                    Ok(found) => {
+                        seen.views.extend(some.iter().map(|token| (*token, None)));
+                        seen.views.extend(found.into_iter().map(|view| (view.id, Some(view))));
+                    }
+                    Err(error @ StoreError::Unavailable(_)) => return Err(error.into()),
+                    // Each is read by itself then: one that cannot be holds up no other.
+                    Err(error) => tracing::error!(%error, "tokens could not be read together"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn replay_entries(&self, entries: Vec<Entry>, standing: Standing, seen: &mut Seen) -> Result<First, BrokerError> {
+        let mut first = None;
         for entry in entries {
             if seen.held_up.contains(&entry.header.token_id) {
                 continue;
@@ -175,7 +229,7 @@ impl Broker {
             tracing::warn!(token = view.name, "a pair in the journal was revoked meanwhile: what is there stays");
         } else if expected {
             let key = self.keys.sealing_key(&self.store, attempt.team_id).await?;
-            let committed = self.commit(&attempt, &pair, key, &Actor::system()).await?;
+            let (committed, _) = self.commit(&attempt, &pair, None, key, &Actor::system()).await?;
             seen.views.remove(&view.id);
             tracing::warn!(token = view.name, ?committed, "a pair was committed from the journal");
             metrics::counter!("token_broker_journal_replays_total").increment(1);
@@ -185,12 +239,24 @@ impl Broker {
             }
             if committed != Committed::Yes {
                 self.give_back(&view, &pair).await;
+            } else if let Some(path) = path.clone() {
+                // At once: from now on it may be handed out, and what stands as pending may be given back.
+                blocking(move || journal.committed(&path)).await?;
             }
         } else if standing == Standing::Pending && chain.is_some_and(|chain| is_another(chain.fingerprint.as_deref(), &pair)) {
+            // The token was read with many others, a while ago: nothing is given back before another look.
+            let now = self.store.token_by_id(attempt.team_id, attempt.token_id).await?;
+            let moved_on = now.as_ref().is_some_and(|now| {
+                now.chains.iter().any(|now| chain.is_some_and(|seen| now.id == seen.id && now.generation != seen.generation))
+            });
+            if moved_on {
+                seen.views.insert(attempt.token_id, now);
+                return Ok(());
+            }
             self.give_back(&view, &pair).await;
         }
-        let Some(path) = path.filter(|_| standing == Standing::Pending) else { return Ok(()) };
-        Ok(blocking(move || journal.committed(&path)).await?)
+        seen.done.extend(path.filter(|_| standing == Standing::Pending));
+        Ok(())
     }
 
     /// Whether JFrog says that it does not know the pair any more.

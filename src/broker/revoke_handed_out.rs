@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Broker, BrokerError, RefreshError, join::RETRY_AFTER, rotate::Ended};
+use super::{Broker, BrokerError, RefreshError, join::RETRY_AFTER, plan::Ended};
 use crate::{
     actor::Actor,
     identity::{Action, Caller, Team},

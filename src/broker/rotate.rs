@@ -2,7 +2,7 @@
 //! pair: rotating, healing, creating. The order of the lines is the promise; change none without DESIGN.md beside it.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,17 +14,16 @@ use zeroize::Zeroizing;
 use super::{
     Broker, BrokerError, blocking,
     entry::{InHand, discard, set_aside},
+    plan::{Call, Ended, Plan, Wanted},
     sealing::{entry_column, entry_place, seal_pair},
 };
 use crate::{
     actor::Actor,
     crypto::Key,
     fault::{self, Point},
-    jfrog::{Bearer, CreateRequest, Outcome, Pair, Reason, Rejection, Vitality, parse_pair},
+    jfrog::{Outcome, Pair, Reason, Rejection, Vitality, parse_pair},
     journal::Prepared,
-    names::Asked,
-    secret::RefreshToken,
-    store::{Attempt, AttemptRow, ChainRow, ChainState, Committed, Ending, NewAttempt, StoreError, TokenView},
+    store::{Attempt, AttemptRow, ChainState, Committed, Ending, HandOut, NewAttempt, StoreError, TokenView},
 };
 
 /// After a definite refusal to make a missing chain, the token lives on the other alone for so long.
@@ -33,50 +32,14 @@ const NO_HEAL_FOR: Duration = Duration::from_secs(3600);
 /// Postgres itself ends a statement before that: if it has not answered by then, it is gone, and another is asked.
 const LONGEST_COMMIT: Duration = Duration::from_secs(20);
 
+/// Longer than that nobody waits, with a pair in hand, to learn whether the one who asked for it may have it still.
+const LET_IN_BY: Duration = Duration::from_millis(250);
+
+/// After a commit, until other replicas are told: of all that were committed meanwhile together.
+const TOLD_AFTER: Duration = Duration::from_millis(3);
+
 /// Refuses what was sealed with a closed data key (migration `keys`).
 const SEALED_BY_OPEN_KEY: &str = "sealed_by_open_key";
-
-/// What is to be sent to JFrog.
-pub(super) enum Call {
-    /// Spends this refresh token.
-    Refresh(RefreshToken),
-    /// Makes a new pair.
-    Create(CreateRequest),
-}
-
-/// A call that makes a pair for one chain.
-pub(super) struct Plan<'a> {
-    pub view: &'a TokenView,
-    pub chain: &'a ChainRow,
-    /// `create`, `rotate`, `heal`, `settle` or `recreate`.
-    pub kind: &'static str,
-    pub call: Call,
-    /// Tried in turn, the next only after a definite 401.
-    pub bearers: Vec<Bearer>,
-    /// Whether `rotatable_at` must have passed.
-    pub respect_rotatable_at: bool,
-    /// What is asked differently from now on.
-    pub asked: Asked,
-}
-
-/// What it came to.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// Postgres has the pair.
-    Committed,
-    /// Another attempt is there, or the chain has moved on, or rotation is not due: look again.
-    NotBegun,
-    /// Nothing reached JFrog.
-    NotSent(String),
-    /// JFrog refused, and nothing was spent (but for an unknown refresh token: then the chain is lost).
-    Rejected(Rejection),
-    /// JFrog gave a pair without a refresh token; it was given back.
-    NotRefreshable,
-    /// Nobody knows; the lease runs out, then the outcome is found out.
-    Unknown(String),
-    /// The registration went away, or another pair was committed meanwhile; this one was given back.
-    Superseded,
-}
 
 impl Broker {
     /// Runs a plan to its end. Call it from a tracked task: nothing may cancel it half-way.
@@ -158,7 +121,7 @@ impl Broker {
         fault::point(Point::Answered).await;
         match outcome {
             Outcome::Applied(body) => {
-                self.keep(view, attempt, (in_hand, entry), (&entry_key.key, sealing_key), body, actor).await
+                self.keep(&plan, attempt, (in_hand, entry), (&entry_key.key, sealing_key), body, actor).await
             }
             Outcome::NotSent(detail) => self.not_sent(attempt, entry, detail, actor).await,
             Outcome::Rejected(rejection) => {
@@ -177,13 +140,14 @@ impl Broker {
     /// Journal before parsing; commit before anyone is answered.
     async fn keep(
         &self,
-        view: &TokenView,
+        plan: &Plan<'_>,
         attempt: Attempt,
         (in_hand, mut entry): (&Arc<InHand>, Prepared),
         (entry_key, sealing_key): (&Key, Arc<Key>),
         body: Zeroizing<Vec<u8>>,
         actor: &Actor,
     ) -> Result<Ended, BrokerError> {
+        let view = plan.view;
         let sealed = entry_key.seal(entry_place(&attempt, &entry_column(&attempt)), &body);
         let entry = match blocking(move || Ok((entry.save(&sealed), entry))).await {
             Ok((Ok(()), entry)) => Some(entry),
@@ -211,7 +175,16 @@ impl Broker {
             return self.not_refreshable(view, attempt, entry, &pair, actor).await;
         }
         let too_late = self.came_too_late(view, &attempt, &pair).await;
-        let committed = if too_late { Committed::Superseded } else { self.commit(&attempt, &pair, sealing_key, actor).await? };
+        let committed = if too_late {
+            Committed::Superseded
+        } else {
+            let (wanted, began) = (self.still_wanted(plan).await, Instant::now());
+            let (committed, handed) = self.commit(&attempt, &pair, wanted, sealing_key, actor).await?;
+            if let Some((wanted, handed)) = wanted.and_then(Weak::upgrade).zip(handed) {
+                wanted.put(began, handed);
+            }
+            committed
+        };
         fault::point(Point::Committed).await;
         if let Some(entry) = entry {
             Arc::clone(in_hand).mark_committed(entry);
@@ -223,6 +196,13 @@ impl Broker {
             return Ok(Ended::Superseded);
         }
         Ok(Ended::Committed)
+    }
+
+    /// Who waited is let in anew before anything is handed out.
+    async fn still_wanted<'a>(&self, plan: &Plan<'a>) -> Option<&'a Weak<Wanted>> {
+        let caller = Arc::clone(&plan.wanted?.upgrade()?.caller);
+        let holds = tokio::time::timeout(LET_IN_BY, self.authentication.still_holds(&caller)).await;
+        plan.wanted.filter(|_| matches!(holds, Ok(Ok(true))))
     }
 
     /// A stalled owner may wake up after the sweep: a pair that was made beside the one that is there was an orphan meanwhile, and
@@ -237,18 +217,24 @@ impl Broker {
         !now.and_then(|now| now.attempt).as_ref().is_some_and(ours) && self.is_dead(view, pair).await
     }
 
-    /// Commits a pair onto the generation it was spent from, as often as it takes until Postgres has it.
+    /// Commits a pair onto the generation it was spent from, as often as it takes until Postgres has it; and hands it out, if somebody
+    /// waits for it and it is good enough. If the answer to that is lost, it is handed out once more, and audited twice.
     pub(super) async fn commit(
         &self,
         attempt: &Attempt,
         pair: &Pair,
+        wanted: Option<&Weak<Wanted>>,
         mut key: Arc<Key>,
         actor: &Actor,
-    ) -> Result<Committed, BrokerError> {
+    ) -> Result<(Committed, Option<HandOut>), BrokerError> {
         loop {
             let sealed = seal_pair(attempt, pair, &key)?;
             let patience = ExponentialBuilder::default().with_max_delay(Duration::from_secs(2)).without_max_times().with_jitter();
-            let commit = || self.store.ended_by(LONGEST_COMMIT, self.store.commit_pair(attempt, &sealed, actor));
+            let commit = async || {
+                // Who has given up meanwhile is handed nothing.
+                let wanted = wanted.and_then(Weak::upgrade).map(|wanted| wanted.rule.clone());
+                self.store.ended_by(LONGEST_COMMIT, self.store.commit_pair(attempt, &sealed, wanted, actor)).await
+            };
             match commit.retry(patience).when(|error| matches!(error, StoreError::Unavailable(_))).await {
                 // This took so long that the key was closed meanwhile: the pair is sealed with the one that took its place.
                 Err(StoreError::InUse(constraint)) if constraint == SEALED_BY_OPEN_KEY => {
@@ -262,10 +248,13 @@ impl Broker {
                 }
                 other => {
                     let committed = other?;
-                    if committed == Committed::Yes {
+                    if committed.0 == Committed::Yes {
                         let (store, token) = (self.store.clone(), attempt.token_id);
-                        // Nobody waits for it: who misses the signal looks again.
-                        self.spawn(async move { drop(store.tell(token).await) });
+                        // Those who wait here are answered first. Nobody waits for it: who misses the signal looks again.
+                        self.spawn(async move {
+                            tokio::time::sleep(TOLD_AFTER).await;
+                            drop(store.tell(token).await);
+                        });
                     }
                     return Ok(committed);
                 }

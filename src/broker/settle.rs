@@ -6,7 +6,7 @@ use super::{
     Broker, BrokerError,
     create::Built,
     join::{AFTER_UNAUTHENTICATED, Advance, locked_out},
-    rotate::{Call, Ended, Plan},
+    plan::{Call, Ended, Plan},
 };
 use crate::{
     actor::Actor,
@@ -98,7 +98,8 @@ impl Broker {
             }
             let bearers = vec![Bearer::Access(self.open_access(view, chain).await?)];
             let call = Call::Refresh(self.open_refresh(view, chain).await?);
-            let plan = Plan { view, chain, kind: "settle", call, bearers, respect_rotatable_at: false, asked: Asked::default() };
+            let asked = Asked::default();
+            let plan = Plan { view, chain, kind: "settle", call, bearers, respect_rotatable_at: false, asked, wanted: None };
             return Ok(Settled::Later(match self.obtain(plan, actor).await? {
                 Ended::Committed | Ended::Superseded => Duration::ZERO,
                 Ended::Rejected(rejection) if rejection.reason == Reason::RefreshTokenUnknown => Duration::ZERO,

@@ -8,23 +8,25 @@ use std::{
 
 use tokio::{
     sync::{
-        Semaphore,
+        Semaphore, SemaphorePermit,
         broadcast::{self, error::RecvError},
     },
     time::MissedTickBehavior,
 };
 
-use super::{Broker, BrokerError, report::REPORT, settle::Settled};
+use super::{Broker, BrokerError, report::REPORT, rotate::unknown_instance, settle::Settled};
 use crate::store::{Job, JobKind, Lane, Signals, TokenView};
 
 /// Jobs with tokens that run at once: what is due all at once must not flood JFrog.
-pub(super) const JOBS_AT_ONCE: usize = 64;
+pub(super) const JOBS_AT_ONCE: usize = 80;
 /// Taken in one turn: the rest is for the other replicas.
 const JOBS_A_TURN: usize = 16;
 /// Places that must be free before more is taken between two turns: a question for each would be one to Postgres for each job.
 const WORTH_ASKING: usize = 4;
 /// Of these, jobs with one instance of JFrog.
-pub(super) const JOBS_PER_INSTANCE: usize = 32;
+pub(super) const JOBS_PER_INSTANCE: usize = 48;
+/// Of these, those that may be calling JFrog for a pair: the others are on their way to it, so that its places do not stand empty.
+pub(super) const CALLS_PER_INSTANCE: usize = 32;
 /// Errands that run at once, and notices.
 pub(super) const ERRANDS_AT_ONCE: usize = 16;
 /// When an instance's places are all taken.
@@ -174,14 +176,38 @@ impl Broker {
         work(view).await
     }
 
+    /// The same, in a place for calls from the beginning.
+    async fn with_place(
+        &self,
+        job: &Job,
+        work: impl AsyncFnOnce(TokenView) -> Result<Settled, BrokerError>,
+    ) -> Result<Settled, BrokerError> {
+        let work = async |view| match self.place(view).await? {
+            Some((_place, view)) => work(view).await,
+            None => Ok(Settled::Done),
+        };
+        self.with_token(job, work).await
+    }
+
+    /// A place for calls to the token's instance, and the token as it is then. `None`: it is gone meanwhile.
+    pub(super) async fn place(&self, view: TokenView) -> Result<Option<(SemaphorePermit<'_>, TokenView)>, BrokerError> {
+        let room = self.call_room.get(&view.instance).ok_or_else(|| unknown_instance(&view))?;
+        if let Ok(place) = room.try_acquire() {
+            return Ok(Some((place, view)));
+        }
+        // No flight is begun while it waits: callers of this token do not wait with it.
+        let place = room.acquire().await.map_err(|_| BrokerError::TaskEnded)?;
+        Ok(self.store.token_by_id(view.team_id, view.id).await?.map(|view| (place, view)))
+    }
+
     async fn run_job(&self, job: &Job) -> Result<(), BrokerError> {
         let reuse_for = |view: &TokenView| Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0));
         let settled = match job.kind {
-            JobKind::Settle => self.with_token(job, async |view| self.settle(view).await).await?,
             JobKind::KeepAlive => self.with_token(job, async |view| self.keep_alive(view).await).await?,
-            JobKind::Sweep => self.with_token(job, async |view| self.sweep(&view, reuse_for(&view)).await).await?,
-            JobKind::Revoke => self.with_token(job, async |view| self.revoke_children(view).await).await?,
-            JobKind::Renew => self.with_token(job, async |view| self.renew_locked_down(view).await).await?,
+            JobKind::Settle => self.with_place(job, async |view| self.settle(view).await).await?,
+            JobKind::Sweep => self.with_place(job, async |view| self.sweep(&view, reuse_for(&view)).await).await?,
+            JobKind::Revoke => self.with_place(job, async |view| self.revoke_children(view).await).await?,
+            JobKind::Renew => self.with_place(job, async |view| self.renew_locked_down(view).await).await?,
             JobKind::Webhook => self.tell(job.subject).await?,
             JobKind::CloseAudit => self.close_audit().await?,
             JobKind::Reseal if job.subject.is_nil() => self.rewrap_all().await?,

@@ -76,9 +76,16 @@ pub fn asked_to_stop() -> impl Future<Output = ()> {
 /// # Errors
 /// One sentence on what is missing or wrong.
 pub(super) async fn open(database: Database) -> anyhow::Result<(Store, Keys)> {
-    store::migrate(database.migrate).await.context("DATABASE_URL: the database cannot be reached or migrated")?;
-    let store =
-        Store::connect(database.connect, database.connections).await.context("DATABASE_URL: connecting as token_broker_app")?;
+    // Most starts find nothing to migrate: the pool's first connection does not wait for it, and is tried again if it was too early.
+    let early = Store::connect(database.connect.clone(), database.connections);
+    let (migrated, early) = tokio::join!(store::migrate(database.migrate), early);
+    migrated.context("DATABASE_URL: the database cannot be reached or migrated")?;
+    let store = match early {
+        Ok(store) => store,
+        Err(_) => Store::connect(database.connect, database.connections)
+            .await
+            .context("DATABASE_URL: connecting as token_broker_app")?,
+    };
     let keys =
         Keys::open(database.master_keys, &store, database.keys_kept).await.context("TOKEN_BROKER_MASTER_KEYS is not usable")?;
     Ok((store, keys))
@@ -121,8 +128,11 @@ pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Resu
         anyhow::Ok((Jfrog::new(instances, &route, timeout)?, issuers, courier))
     });
     let routes = spawn_blocking(documented_routes);
-    let (store, keys) = open(settings.database).await?;
-    let journal = Journal::open(&settings.journal_dir).context("TOKEN_BROKER_JOURNAL_DIR is not usable")?;
+    // Both are waited for: a journal whose start fails for another reason is closed again when that is told.
+    let journal = spawn_blocking(move || Journal::open(&settings.journal_dir));
+    let (opened, journal) = tokio::join!(open(settings.database), journal);
+    let (store, keys) = opened?;
+    let journal = journal?.context("TOKEN_BROKER_JOURNAL_DIR is not usable")?;
     report_journal(&keys, &store, &journal).await?;
     let recognised = recognise(&store, &journal, settings.adopt).await?;
     let (jfrog, issuers, courier) = clients.await??;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Result, Store};
+use super::{Result, Store, held::Held};
 use crate::{actor::Actor, names::Asked};
 
 /// An attempt to be begun.
@@ -73,8 +73,8 @@ impl Store {
     /// # Errors
     /// Postgres: then nothing may be spent.
     pub async fn begin_attempt(&self, new: &NewAttempt, actor: &Actor) -> Result<Option<Attempt>> {
-        let (team, ask, store) = (new.team_id, (new.clone(), actor.name.clone()), self.clone());
-        let begun_at = self.begun.ask(team, ask, move |asks| store.clone().begin_all(team, asks)).await?;
+        let (team, ask, held) = (new.team_id, (new.clone(), actor.name.clone()), Held::of(&self.pool));
+        let begun_at = self.begun.ask(team, ask, move |asks| Self::begin_all(team, asks, held.clone())).await?;
         Ok(begun_at.map(|begun_at| Attempt {
             id: new.id,
             team_id: new.team_id,
@@ -87,7 +87,7 @@ impl Store {
         }))
     }
 
-    async fn begin_all(self, team: Uuid, asks: Vec<Ask>) -> Result<Vec<Option<OffsetDateTime>>> {
+    async fn begin_all(team: Uuid, asks: Vec<Ask>, held: Held) -> Result<Vec<Option<OffsetDateTime>>> {
         let mut order: Vec<&Ask> = asks.iter().collect();
         // Every statement locks tokens in this order: no two can wait for each other.
         order.sort_unstable_by_key(|(new, _)| new.token_id);
@@ -101,6 +101,7 @@ impl Store {
         let replicas: Vec<Uuid> = order.iter().map(|(new, _)| new.replica).collect();
         let actors: Vec<&str> = order.iter().map(|(_, actor)| actor.as_str()).collect();
         let master_keys: Vec<Option<&str>> = order.iter().map(|(new, _)| new.master_key.as_deref()).collect();
+        let mut connection = held.take().await?;
         // The lock makes a stale snapshot look again: an attempt that ended while we waited has moved the generation on.
         let begun = sqlx::query!(
             r#"with locked as (
@@ -144,8 +145,9 @@ impl Store {
             &actors as _,
             &master_keys as _
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *connection)
         .await?;
+        held.keep(connection);
         let begun_at = |id| begun.iter().find(|row| row.id == id).map(|row| row.begun_at);
         Ok(asks.iter().map(|(new, _)| begun_at(new.id)).collect())
     }

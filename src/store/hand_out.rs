@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Result, Store};
+use super::{Result, Store, StoreError, TokenState, TokenView, held::Held};
 use crate::{actor::Actor, secret::Sealed};
 
 /// What the caller asks of the token it is handed.
@@ -58,6 +58,30 @@ pub struct HandOut {
     pub now: OffsetDateTime,
 }
 
+impl HandOut {
+    /// A token that was only looked at, for a rule that nothing there can meet.
+    pub fn refused(view: &TokenView) -> Option<Self> {
+        let younger = view.younger().filter(|_| view.state == TokenState::Registered)?;
+        Some(Self {
+            locked_down: view.locked_down,
+            handed: false,
+            raised: false,
+            token_id: view.id,
+            generation: view.generation,
+            chain_id: younger.id,
+            chain_generation: younger.generation,
+            access_token: None,
+            reference_token: None,
+            jfrog_token_id: younger.jfrog_token_id.clone(),
+            scope: younger.scope.clone(),
+            subject: view.subject.clone(),
+            refreshed_at: younger.refreshed_at,
+            expires_at: younger.expires_at,
+            now: view.now,
+        })
+    }
+}
+
 /// Of one request.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
@@ -82,13 +106,19 @@ impl Store {
         actor: &Actor,
     ) -> Result<Option<HandOut>> {
         let ask = Ask { name: name.to_owned(), rule: rule.clone(), warning, actor: actor.clone() };
-        let store = self.clone();
-        self.hand_outs.ask(team, ask, move |asks| store.clone().hand_out_all(team, asks)).await
+        let (store, held) = (self.clone(), Held::of(&self.pool));
+        self.hand_outs.ask(team, ask, move |asks| store.clone().hand_out_all(team, asks, held.clone())).await
     }
 
-    async fn hand_out_all(self, team: Uuid, asks: Vec<Ask>) -> Result<Vec<Option<HandOut>>> {
-        // Never closed; whoever waits too long is told by its own deadline.
-        let _room = self.hand_out_room.acquire().await;
+    async fn hand_out_all(self, team: Uuid, asks: Vec<Ask>, held: Held) -> Result<Vec<Option<HandOut>>> {
+        let _room = match self.hand_out_room.try_acquire() {
+            Ok(room) => room,
+            Err(_) => {
+                // Those who have room may be waiting for it.
+                held.give_back();
+                self.hand_out_room.acquire().await.map_err(|_| StoreError::Unavailable(sqlx::Error::PoolClosed))?
+            }
+        };
         let names: Vec<&str> = asks.iter().map(|ask| ask.name.as_str()).collect();
         let max_ages: Vec<Option<f64>> = asks.iter().map(|ask| ask.rule.max_age.map(|seconds| seconds as f64)).collect();
         let raise: Vec<bool> = asks.iter().map(|ask| ask.rule.raise_max_age).collect();
@@ -97,6 +127,7 @@ impl Store {
         let any_age: Vec<bool> = asks.iter().map(|ask| ask.rule.any_age).collect();
         let actors: Vec<Json<&Actor>> = asks.iter().map(|ask| Json(&ask.actor)).collect();
         let warnings: Vec<Option<&str>> = asks.iter().map(|ask| ask.warning).collect();
+        let mut connection = held.take().await?;
         let rows = sqlx::query!(
             r#"with judged as (
                    select *, coalesce(raise and max_age < reuse_for, false) as raised,
@@ -138,8 +169,9 @@ impl Store {
             &actors as _,
             &warnings as _
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *connection)
         .await?;
+        held.keep(connection);
         let mut found: Vec<Option<HandOut>> = asks.iter().map(|_| None).collect();
         for row in rows {
             let place = usize::try_from(row.place - 1).ok().and_then(|place| found.get_mut(place));

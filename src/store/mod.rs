@@ -15,6 +15,7 @@ mod commit_pair;
 mod data_keys;
 mod gather;
 mod hand_out;
+mod held;
 mod installation;
 mod jobs;
 mod journals;
@@ -115,7 +116,7 @@ pub struct Store {
     hand_outs: Gather<hand_out::Ask, Option<HandOut>>,
     looked_at: Gather<String, Option<TokenView>>,
     begun: Gather<begin_attempt::Ask, Option<OffsetDateTime>>,
-    committed: Gather<Arc<commit_pair::Ask>, bool>,
+    committed: Gather<Arc<commit_pair::Ask>, Option<commit_pair::Moved>>,
     told: Gather<Uuid, ()>,
     assurance: Arc<Assurance>,
     /// For readings of the audit alone, which are planned for what each looks for.

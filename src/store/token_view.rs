@@ -84,6 +84,10 @@ pub struct TokenView {
     pub chain_count: i16,
     /// JFrog's `sub`.
     pub subject: Option<String>,
+    /// By an admin: handed out to nobody.
+    pub locked_down: bool,
+    /// Whether anything is known of child tokens.
+    pub has_children: bool,
     /// Where it stands.
     pub state: TokenState,
     /// Pairs handed out under this name.

@@ -24,6 +24,8 @@ struct Row {
     imported: bool,
     chain_count: i16,
     subject: Option<String>,
+    locked_down: bool,
+    has_children: bool,
     state: TokenState,
     generation: i64,
     rotatable: bool,
@@ -92,6 +94,14 @@ impl Store {
         Ok(self.token_views(team, &[], &[id]).await?.pop())
     }
 
+    /// The tokens of these ids, those that there are.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn tokens_by_ids(&self, team: Uuid, ids: &[Uuid]) -> Result<Vec<TokenView>> {
+        self.token_views(team, &[], ids).await
+    }
+
     /// A page of tokens by name, of those that one of the `like` patterns covers.
     ///
     /// # Errors
@@ -130,7 +140,9 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"select t.id, t.team_id, t.name, t.description, t.instance, t.scope, t.audience, t.project_key, t.expires_in,
-                      t.include_reference_token, t.reuse_for, t.issue_max_expires_in, t.issue_scopes, t.imported, t.chain_count, t.subject, t.state as "state: TokenState",
+                      t.include_reference_token, t.reuse_for, t.issue_max_expires_in, t.issue_scopes, t.imported, t.chain_count, t.subject,
+                      exists (select 1 from lockdowns l where l.team_id = t.team_id and coalesce(l.token_id, t.id) = t.id) as "locked_down!",
+                      exists (select 1 from children k where k.token_id = t.id) as "has_children!", t.state as "state: TokenState",
                       t.generation, t.rotatable_at <= now() as "rotatable!", t.rotatable_at, t.heal_after > now() as "heal_refused!",
                       case when t.identity_token_until > now() then t.identity_token end as identity_token, t.request_sha256,
                       t.rejections, t.rejected_since, user_refused_at(t.instance, t.subject) as user_refused_at, t.last_error_at, t.last_error_kind, t.last_error_detail, t.created_at, t.created_by, now() as "now!",
@@ -212,6 +224,8 @@ impl Row {
             imported: self.imported,
             chain_count: self.chain_count,
             subject: self.subject,
+            locked_down: self.locked_down,
+            has_children: self.has_children,
             state: self.state,
             generation: self.generation,
             rotatable: self.rotatable,

@@ -51,7 +51,11 @@ impl Desk {
     }
 
     async fn commit(&self, attempt: &Attempt, pair: &NewPair) -> Result<Committed, String> {
-        self.store.commit_pair(attempt, pair, &Actor::system()).await.map_err(|error| error.to_string())
+        self.store
+            .commit_pair(attempt, pair, None, &Actor::system())
+            .await
+            .map(|(committed, _)| committed)
+            .map_err(|error| error.to_string())
     }
 }
 

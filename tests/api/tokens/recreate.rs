@@ -71,6 +71,26 @@ async fn the_old_chains_of_the_user_it_is_moved_away_from_are_revoked_too() {
 }
 
 #[tokio::test]
+async fn what_lives_of_the_user_it_is_moved_away_from_is_known_as_long_as_anything_of_that_user_may_be_lost() {
+    // Nothing is settled or swept but by what is asked here.
+    let app = TestApp::start_changed(|settings| settings.timing.poll = Duration::from_hours(1)).await;
+    let first = app.register("deploy").await;
+    recreate(&app, "user-of-deploy", json!({})).await.expect(200);
+    // Of each chain an earlier pair is remembered now. They are dead, and cannot show what else their user has.
+    for id in chain_ids(&first) {
+        app.simulator.revoke(id.parse().expect("a UUID"));
+    }
+    app.once(Fault::DropResponseAfterCommit, Route::Refresh);
+    let lost = app.admin.refresh("deploy", json!({"max_age": 0, "wait": 1})).await.expect(200);
+    assert_eq!(lost.json["warnings"], json!(["refresh-uncertain"]));
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    recreate(&app, "successor", json!({})).await.expect(200);
+    app.token_until("deploy", "whole", crate::app::jfrog::both_active).await;
+    app.admin.delete("/tokens/deploy").await.expect(204);
+    app.nothing_is_left_of("deploy").await;
+}
+
+#[tokio::test]
 async fn a_token_moves_to_another_user_with_another_scope() {
     let app = TestApp::start().await;
     app.register("deploy").await;

@@ -232,6 +232,18 @@ async fn a_min_ttl_that_no_token_has_rotates_at_most_once() {
     assert_eq!(app.simulator.refreshes(), 1);
 }
 
+#[tokio::test]
+async fn who_has_given_up_waiting_is_not_said_to_have_been_handed_what_came_later() {
+    let app = TestApp::start().await;
+    app.register("deploy").await;
+    app.simulator.knobs(|knobs| knobs.latency_ms = 300);
+    let before = app.admin.refresh("deploy", json!({"max_age": 0, "wait": 0})).await.expect(200);
+    assert_eq!((&before.json["generation"], &before.json["warnings"]), (&json!(1), &json!(["refresh-pending"])));
+    app.token_until("deploy", "rotated", |token| token["generation"] == 2).await;
+    let handed = "select string_agg(generation::text, ',') from audit_events where action = 'token.hand_out'";
+    assert_eq!(app.database.text(handed).await, "1");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_with_a_key_that_is_deleted_meanwhile_is_handed_nothing() {
     let app = TestApp::start().await;
