@@ -196,7 +196,11 @@ impl Broker {
             return Ok(Some((place, view)));
         }
         // No flight is begun while it waits: callers of this token do not wait with it.
-        let place = room.acquire().await.map_err(|_| BrokerError::TaskEnded)?;
+        let place = tokio::select! {
+            // Nothing new is begun: it becomes due again when its hold is over.
+            () = self.stop.cancelled() => return Err(BrokerError::TaskEnded),
+            place = room.acquire() => place.map_err(|_| BrokerError::TaskEnded)?,
+        };
         Ok(self.store.token_by_id(view.team_id, view.id).await?.map(|view| (place, view)))
     }
 
