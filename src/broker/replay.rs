@@ -99,6 +99,12 @@ impl Broker {
         entries.sort_by_key(|entry| entry.header.begun_at);
         self.look_up(&entries, seen).await?;
         let replayed = self.replay_entries(entries, standing, seen).await;
+        self.mark(seen).await?;
+        replayed
+    }
+
+    /// Entries that were found committed are called so.
+    async fn mark(&self, seen: &mut Seen) -> Result<(), BrokerError> {
         let (journal, done) = (self.journal.clone(), std::mem::take(&mut seen.done));
         let marking = move || {
             for path in done {
@@ -108,8 +114,7 @@ impl Broker {
             }
             Ok(())
         };
-        blocking(marking).await?;
-        replayed
+        Ok(blocking(marking).await?)
     }
 
     async fn read_files(&self, standing: Standing, seen: &mut Seen) -> Result<Vec<Entry>, BrokerError> {
@@ -228,6 +233,8 @@ impl Broker {
             // Made beside the pair that is there, and away for so long that the sweep took it for an orphan.
             tracing::warn!(token = view.name, "a pair in the journal was revoked meanwhile: what is there stays");
         } else if expected {
+            // This may take long, and what stands as pending may be given back meanwhile.
+            self.mark(seen).await?;
             let key = self.keys.sealing_key(&self.store, attempt.team_id).await?;
             let (committed, _) = self.commit(&attempt, &pair, None, key, &Actor::system()).await?;
             seen.views.remove(&view.id);

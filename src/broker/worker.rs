@@ -176,27 +176,26 @@ impl Broker {
         work(view).await
     }
 
-    /// The same, in a place for calls from the beginning.
-    async fn with_place(
-        &self,
-        job: &Job,
-        work: impl AsyncFnOnce(TokenView) -> Result<Settled, BrokerError>,
-    ) -> Result<Settled, BrokerError> {
-        let work = async |view| match self.place(view).await? {
-            Some((_place, view)) => work(view).await,
+    async fn settle_in_place(&self, view: TokenView) -> Result<Settled, BrokerError> {
+        match self.place(view).await? {
+            Some((_place, view)) => self.settle(view).await,
             None => Ok(Settled::Done),
-        };
-        self.with_token(job, work).await
+        }
     }
 
-    /// A place for calls to the token's instance, and the token as it is then. `None`: it is gone meanwhile.
+    /// A place for calls to the token's instance, and the token as it is then. `None`: it is gone meanwhile. A job that waits for longer
+    /// than its hold may run beside another replica's: both are the same attempt, or one of them finds nothing to do.
     pub(super) async fn place(&self, view: TokenView) -> Result<Option<(SemaphorePermit<'_>, TokenView)>, BrokerError> {
         let room = self.call_room.get(&view.instance).ok_or_else(|| unknown_instance(&view))?;
+        if self.stop.is_cancelled() {
+            return Err(BrokerError::TaskEnded);
+        }
         if let Ok(place) = room.try_acquire() {
             return Ok(Some((place, view)));
         }
         // No flight is begun while it waits: callers of this token do not wait with it.
         let place = tokio::select! {
+            biased;
             // Nothing new is begun: it becomes due again when its hold is over.
             () = self.stop.cancelled() => return Err(BrokerError::TaskEnded),
             place = room.acquire() => place.map_err(|_| BrokerError::TaskEnded)?,
@@ -208,10 +207,11 @@ impl Broker {
         let reuse_for = |view: &TokenView| Duration::from_secs(u64::try_from(view.reuse_for).unwrap_or(0));
         let settled = match job.kind {
             JobKind::KeepAlive => self.with_token(job, async |view| self.keep_alive(view).await).await?,
-            JobKind::Settle => self.with_place(job, async |view| self.settle(view).await).await?,
-            JobKind::Sweep => self.with_place(job, async |view| self.sweep(&view, reuse_for(&view)).await).await?,
-            JobKind::Revoke => self.with_place(job, async |view| self.revoke_children(view).await).await?,
-            JobKind::Renew => self.with_place(job, async |view| self.renew_locked_down(view).await).await?,
+            JobKind::Settle => self.with_token(job, async |view| self.settle_in_place(view).await).await?,
+            // These do not wait: one that began after its hold, beside another replica's, would do everything twice.
+            JobKind::Sweep => self.with_token(job, async |view| self.sweep(&view, reuse_for(&view)).await).await?,
+            JobKind::Revoke => self.with_token(job, async |view| self.revoke_children(view).await).await?,
+            JobKind::Renew => self.with_token(job, async |view| self.renew_locked_down(view).await).await?,
             JobKind::Webhook => self.tell(job.subject).await?,
             JobKind::CloseAudit => self.close_audit().await?,
             JobKind::Reseal if job.subject.is_nil() => self.rewrap_all().await?,
