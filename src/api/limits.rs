@@ -51,7 +51,7 @@ impl Default for Rates {
 }
 
 /// The buckets.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Limits {
     credentials: Buckets<[u8; 32]>,
     addresses: Buckets<IpAddr>,
@@ -136,7 +136,7 @@ impl Limits {
 }
 
 /// One bucket for each key.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Buckets<K: Hash + Eq + Send + Sync + 'static> {
     quota: Quota,
     by_key: Cache<K, Arc<DefaultDirectRateLimiter>>,

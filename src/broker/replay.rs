@@ -229,12 +229,17 @@ impl Broker {
             return Err(error.clone().into());
         }
         let pair = self.open_entry(&entry.header, &attempt, body).await?;
+        let stray = standing == Standing::Pending
+            && !expected
+            && chain.is_some_and(|chain| is_another(chain.fingerprint.as_deref(), &pair));
+        if expected || stray {
+            // This may take long, and what stands as pending may be given back meanwhile.
+            self.mark(seen).await?;
+        }
         if expected && !spends(&attempt.kind) && self.is_dead(&view, &pair).await {
             // Made beside the pair that is there, and away for so long that the sweep took it for an orphan.
             tracing::warn!(token = view.name, "a pair in the journal was revoked meanwhile: what is there stays");
         } else if expected {
-            // This may take long, and what stands as pending may be given back meanwhile.
-            self.mark(seen).await?;
             let key = self.keys.sealing_key(&self.store, attempt.team_id).await?;
             let (committed, _) = self.commit(&attempt, &pair, None, key, &Actor::system()).await?;
             seen.views.remove(&view.id);
@@ -244,13 +249,13 @@ impl Broker {
                 // What it was to clean up at JFrog was scheduled before the call, and may be lost with the row.
                 self.store.schedule(JobKind::Sweep, view.id, self.sweep_after(&view)).await?;
             }
-            if committed != Committed::Yes {
-                self.give_back(&view, &pair).await;
-            } else if let Some(path) = path.clone() {
-                // At once: from now on it may be handed out, and what stands as pending may be given back.
-                blocking(move || journal.committed(&path)).await?;
+            if committed == Committed::Yes {
+                // At once: from now on it may be handed out.
+                seen.done.extend(path);
+                return self.mark(seen).await;
             }
-        } else if standing == Standing::Pending && chain.is_some_and(|chain| is_another(chain.fingerprint.as_deref(), &pair)) {
+            self.give_back(&view, &pair).await;
+        } else if stray {
             // The token was read with many others, a while ago: nothing is given back before another look.
             let now = self.store.token_by_id(attempt.team_id, attempt.token_id).await?;
             let moved_on = now.as_ref().is_some_and(|now| {

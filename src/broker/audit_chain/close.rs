@@ -15,18 +15,18 @@ use crate::{
 
 /// How often what was written is closed. Until then a row can be changed without a trace.
 const EVERY: Duration = Duration::from_secs(60);
-/// Rows of one batch: few enough to be read and hashed in a fraction of a second.
+/// Rows of one batch.
 const MOST: i32 = 5000;
+/// Rows that are read at once: hand-outs do not wait while a busy minute is closed.
+const STEP: i32 = 250;
+/// So many times as long as a step took is the rest after it.
+const RESTS: u32 = 4;
 /// Batches of one turn of the worker, when many rows wait.
 const A_TURN: usize = 10;
 /// How long statements that are under way are waited for. Few take more than a few milliseconds, and all are ended after 15 s.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at them.
 const LOOK: Duration = Duration::from_millis(20);
-/// Rows are read in steps as small as these, and after each one there is a rest so many times as long: hand-outs do not wait while a
-/// busy minute is closed.
-const STEP: i32 = 250;
-const RESTS: u32 = 4;
 /// When they took longer.
 const PUT_OFF: Duration = Duration::from_secs(10);
 

@@ -18,9 +18,6 @@ use crate::{
     store::{AuditBatchRow, AuditText, Store},
 };
 
-/// Rows that are read at once.
-const PAGE: i32 = 1000;
-
 /// The chain over its parts.
 #[derive(Debug)]
 pub struct AuditChain<'a> {

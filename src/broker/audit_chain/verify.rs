@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{AuditChain, PAGE, batch_of, digest_of};
+use super::{AuditChain, batch_of, digest_of};
 use crate::{
     audit::{Checkpoint, Comparison, Digest, Finding, RowList, Walk, Wrong, pruned_bytes},
     broker::BrokerError,
@@ -12,6 +12,8 @@ use crate::{
 
 /// Batches that are read at once.
 pub(super) const BATCHES: i64 = 20;
+/// Rows that are read at once.
+const PAGE: i32 = 1000;
 
 /// What a walk through the chain has seen.
 #[derive(Debug, Default)]
