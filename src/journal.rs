@@ -1,20 +1,22 @@
-//! The sealed files in which a rotated pair waits until Postgres has it.
+//! The journal: where a rotated pair waits, sealed, until Postgres has it.
 //!
-//! An entry is one file: a header line of JSON (nothing secret), and behind it JFrog's answer, sealed as it came. Once committed, it is
-//! kept for a day: in its file, or in a log (`kept`).
-//! The file has its full size on disk before JFrog is called (`spares`): a full disk is noticed while nothing is spent yet. This module
-//! knows bytes and files; it opens nothing.
+//! An entry is JFrog's answer, sealed as it came, behind a header in the clear that has nothing secret; it is a record of a log. Once
+//! committed, it is kept for a day. Room for it is on disk before JFrog is called. This module knows bytes and files; it opens nothing.
 
 mod entry;
+mod found;
 mod ids;
-mod kept;
+mod log;
+mod older;
 mod prepared;
-mod spares;
+mod record;
+mod state;
+mod writer;
 
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -24,41 +26,14 @@ use std::{
 use anyhow::Context;
 use uuid::Uuid;
 
-pub use entry::{Entry, Header};
+pub use entry::{Entry, Header, Place};
 pub use prepared::Prepared;
+pub use record::Standing;
 
-use entry::{head_of, header_of, read_entry};
-use spares::Spares;
+use log::Log;
 
-/// The header has this many bytes, padded; the body's length and the body follow.
-const HEADER: usize = 4096;
-
-/// How entries' names end, of every standing and those set aside.
-const ENTRIES: [&str; 3] = ["pending", "committed", UNREADABLE];
-
+/// How the names of entries end that are set aside.
 const UNREADABLE: &str = "unreadable";
-
-/// Where an entry stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Postgres may not have it yet.
-    Pending,
-    /// Postgres had it; kept for a day against a failover that loses its last seconds.
-    Committed,
-}
-
-impl Standing {
-    fn extension(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Committed => "committed",
-        }
-    }
-
-    fn file(self, dir: &Path, attempt: Uuid) -> PathBuf {
-        dir.join(format!("{attempt}.{}", self.extension()))
-    }
-}
 
 /// What a directory's entries need to be opened.
 #[derive(Debug, Default)]
@@ -74,7 +49,9 @@ pub struct Needs {
 pub struct Journal {
     dir: PathBuf,
     id: Uuid,
-    spares: Arc<Spares>,
+    log: Arc<Log>,
+    /// Files of an earlier version that could not be read at the start.
+    unread: usize,
     _lock: Arc<File>,
 }
 
@@ -91,10 +68,9 @@ impl Journal {
             anyhow::anyhow!("the journal directory {} is used by another process: each replica needs its own", dir.display())
         })?;
         let id = ids::own_id(&dir.join("id")).with_context(|| format!("the journal directory {} has no id", dir.display()))?;
-        let spares = Spares::find(dir).with_context(|| format!("the journal directory {} cannot be read", dir.display()))?;
-        let journal = Self { dir: dir.to_owned(), id, spares: Arc::new(spares), _lock: Arc::new(lock) };
-        journal.spares.replenish();
-        Ok(journal)
+        let opened = older::convert(dir).and_then(|unread| Ok((unread, Log::open(dir)?)));
+        let (unread, log) = opened.with_context(|| format!("the journal directory {} cannot be read", dir.display()))?;
+        Ok(Self { dir: dir.to_owned(), id, log: Arc::new(log), unread, _lock: Arc::new(lock) })
     }
 
     /// Which master keys the entries need, of every standing and those set aside. Blocks.
@@ -102,16 +78,13 @@ impl Journal {
     /// # Errors
     /// The directory cannot be listed.
     pub fn needs(&self) -> io::Result<Needs> {
-        let mut needs = Needs::default();
-        needs.master_keys.extend(self.spares.kept().master_keys().into_iter().map(|id| (id, 0)));
-        for file in fs::read_dir(&self.dir)? {
-            let path = file?.path();
-            let Some(extension) = path.extension().filter(|extension| ENTRIES.iter().any(|known| extension == known)) else {
+        let mut needs = Needs { master_keys: self.log.needs(), unread: self.unread() };
+        for path in fs::read_dir(&self.dir)?.flatten().map(|file| file.path()) {
+            if path.extension().is_none_or(|extension| extension != UNREADABLE) {
                 continue;
-            };
-            let waits = extension == Standing::Pending.extension();
-            match head_of(&path).and_then(|head| header_of(&head)) {
-                Ok(header) => *needs.master_keys.entry(header.master_key_id).or_default() += usize::from(waits),
+            }
+            match record::header_of(&path) {
+                Ok(header) => drop(needs.master_keys.entry(header.master_key_id).or_default()),
                 Err(error) if is_gone(&error) || is_no_entry(&error) => {}
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "a journal entry cannot be read now: what it needs is not known");
@@ -119,110 +92,65 @@ impl Journal {
                 }
             }
         }
-        needs.unread += self.spares.unread() + usize::from(!self.spares.kept().all_read());
         Ok(needs)
     }
 
     /// Whether preparing an entry waits for no disk.
-    pub fn has_spare(&self) -> bool {
-        self.spares.are_left()
+    pub fn has_room(&self) -> bool {
+        self.log.has_room()
     }
 
-    /// Takes a file for an entry that has its full size and is on disk already. It blocks where there is none: then one is made.
+    /// Keeps room for an entry that is on disk already. It blocks where there is none: then some is made.
     ///
     /// # Errors
     /// The disk is full or cannot be written: nothing may be spent now.
     pub fn prepare(&self, header: &Header) -> io::Result<Prepared> {
-        let mut line = serde_json::to_vec(header)?;
-        line.push(b'\n');
-        if line.len() > HEADER {
-            return Err(io::Error::other("the journal header is too long"));
-        }
-        let pending = Standing::Pending.file(&self.dir, header.attempt_id);
-        loop {
-            match Prepared::claim(&self.spares, &self.spares.take()?, line.clone(), pending.clone()) {
-                // Somebody has tidied up: the next one, or a new one.
-                Err(error) if is_gone(&error) => {}
-                claimed => return claimed,
-            }
-        }
+        Prepared::reserve(&self.log, header)
     }
 
-    /// The entries' files, by their attempts; `None`: a file that no attempt of ours made. Blocks.
-    ///
-    /// # Errors
-    /// The directory cannot be listed.
-    pub fn files(&self, standing: Standing) -> io::Result<Vec<(Option<Uuid>, PathBuf)>> {
-        let paths = fs::read_dir(&self.dir)?.flatten().map(|file| file.path());
-        let wanted = paths.filter(|path| path.extension().is_some_and(|extension| extension == standing.extension()));
-        Ok(wanted.map(|path| (path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()), path)).collect())
+    /// The entries that Postgres may not have yet, by their attempts.
+    pub fn pending(&self) -> BTreeMap<Uuid, Place> {
+        self.log.pending()
     }
 
-    /// One entry; `Ok(None)`: it is gone meanwhile. Blocks.
+    /// Files and logs that cannot be read now, and may hold any entry.
+    pub fn unread(&self) -> usize {
+        self.log.unread() + self.unread
+    }
+
+    /// One entry, with its answer; `Ok(None)`: it is gone meanwhile. Blocks.
     ///
     /// # Errors
     /// It is not an entry, or not a whole one.
-    pub fn read(&self, path: &Path) -> io::Result<Option<Entry>> {
-        match read_entry(path) {
-            Ok((header, body)) => Ok(Some(Entry { header, body, path: Some(path.to_owned()) })),
-            Err(error) if is_gone(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
+    pub fn read(&self, place: &Place) -> io::Result<Option<Entry>> {
+        log::read(place)
     }
 
-    /// Committed entries that have no file of their own any more: to be asked for after the files were. Blocks.
-    ///
-    /// # Errors
-    /// A log cannot be read.
-    pub fn kept(&self) -> io::Result<Vec<Entry>> {
-        self.spares.kept().read()
+    /// The committed entries of the last day, without their answers, and whether all could be read. Blocks.
+    pub fn kept(&self) -> (Vec<Entry>, bool) {
+        self.log.committed()
     }
 
-    /// Removes committed entries that are older than `age`, by their files' times. Blocks.
+    /// Forgets committed entries to whose log nothing was written for `age`, by the file's time, and looks again at logs that could
+    /// not be read. Blocks.
     ///
     /// # Errors
-    /// The directory cannot be listed, or written.
+    /// One cannot be removed.
     pub fn prune(&self, age: Duration) -> io::Result<()> {
-        for (_, path) in self.files(Standing::Committed)? {
-            let old =
-                fs::metadata(&path).and_then(|file| file.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|past| past > age));
-            if old {
-                self.discard(&path)?;
-            }
-        }
-        self.spares.kept().prune(age)
+        self.log.prune(age)
     }
 
-    /// How many entries wait for Postgres. Blocks.
-    ///
-    /// # Errors
-    /// The directory cannot be listed.
-    pub fn backlog(&self) -> io::Result<usize> {
-        Ok(self.files(Standing::Pending)?.len())
+    /// Postgres has the entry's pair: it is kept for a day.
+    pub fn committed(&self, entry: &Entry) {
+        self.log.mark(entry.header.attempt_id, entry.place.clone(), Standing::Committed);
     }
 
-    /// Postgres has the entry's pair: it is kept for a day. Blocks.
+    /// Sets an entry aside, out of the way and not lost. Blocks.
     ///
     /// # Errors
-    /// It cannot be renamed.
-    pub fn committed(&self, path: &Path) -> io::Result<()> {
-        rename(path, Standing::Committed.extension()).or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
-    }
-
-    /// Removes an entry that is not needed. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be removed.
-    pub fn discard(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path).or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
-    }
-
-    /// Sets a file aside, out of the way and not lost. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be renamed.
-    pub fn set_aside(&self, path: &Path) -> io::Result<()> {
-        rename(path, UNREADABLE)
+    /// It cannot be written elsewhere; then it stays where it is.
+    pub fn set_aside(&self, attempt: Uuid, place: &Place) -> io::Result<()> {
+        self.log.set_aside(attempt, place)
     }
 }
 
@@ -236,8 +164,12 @@ fn is_no_entry(error: &io::Error) -> bool {
     error.raw_os_error().is_none()
 }
 
-fn rename(path: &Path, extension: &str) -> io::Result<()> {
-    fs::rename(path, path.with_extension(extension))
+/// What cannot be used, and is not thrown away: as a file that nobody touches.
+fn set_aside_bytes(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut file = private_file(&dir.join(format!("{name}.{UNREADABLE}")))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    sync_dir(dir)
 }
 
 fn private_file(path: &Path) -> io::Result<File> {
@@ -274,80 +206,131 @@ mod tests {
     }
 
     /// One that holds an answer.
-    pub(super) fn saved(journal: &Journal) -> Prepared {
+    pub(super) async fn saved(journal: &Journal) -> Prepared {
         let mut entry = journal.prepare(&header()).expect("prepares");
-        entry.save(&Sealed::from_bytes(vec![7; 100])).expect("saves");
+        entry.save(&Sealed::from_bytes(vec![7; 100])).await.expect("saves");
         entry
     }
 
-    fn journal() -> (tempfile::TempDir, Journal, Uuid) {
+    pub(super) fn journal() -> (tempfile::TempDir, Journal) {
         let dir = tempfile::tempdir().expect("a directory");
-        let id = Uuid::new_v4();
         let journal = Journal::open(dir.path()).expect("opens");
-        assert_eq!(journal.installation().expect("reads"), None);
-        journal.belong_to(id).expect("writes");
-        (dir, journal, id)
+        (dir, journal)
     }
 
-    #[test]
-    fn an_entry_is_there_once_it_has_an_answer_whatever_its_size() {
-        let (_dir, journal, _) = journal();
-        let body = Sealed::from_bytes(vec![7; 100_000]);
-        let (mut entry, empty) = (journal.prepare(&header()).expect("prepares"), journal.prepare(&header()).expect("prepares"));
-        assert_eq!(journal.backlog().expect("counts"), 0);
-        entry.save(&body).expect("saves");
-        let files = journal.files(Standing::Pending).expect("lists");
-        let [(_, path)] = &files[..] else { panic!("{files:?}") };
-        assert_eq!(journal.read(path).expect("an entry").expect("is there").body, Some(body));
-        empty.discard().expect("is given back");
-        entry.discard().expect("removes");
-        assert_eq!(journal.backlog().expect("counts"), 0);
+    /// What was asked for so far is done when the journal is closed.
+    pub(super) fn again(dir: &tempfile::TempDir, journal: Journal) -> Journal {
+        drop(journal);
+        Journal::open(dir.path()).expect("opens again")
     }
 
-    #[test]
-    fn a_torn_or_foreign_file_is_named_and_blocks_nothing() {
-        let (dir, journal, _) = journal();
-        saved(&journal);
-        fs::write(dir.path().join("x.pending"), b"{").expect("writes");
-        let files = journal.files(Standing::Pending).expect("lists");
-        assert_eq!((files.len(), files.iter().filter(|(attempt, _)| attempt.is_none()).count()), (2, 1));
-        let foreign = dir.path().join("x.pending");
-        assert!(journal.read(&foreign).is_err());
-        journal.set_aside(&foreign).expect("renames");
-        assert!(dir.path().join("x.unreadable").exists());
-        assert_eq!(journal.backlog().expect("counts"), 1);
+    pub(super) fn named(dir: &Path, extension: &str) -> Vec<PathBuf> {
+        let paths = fs::read_dir(dir).expect("lists").flatten().map(|file| file.path());
+        paths.filter(|path| path.extension().is_some_and(|its| its == extension)).collect()
     }
 
-    #[test]
-    fn what_cannot_be_read_now_is_not_taken_for_nothing() {
-        let (dir, journal, _) = journal();
-        saved(&journal);
-        fs::write(dir.path().join("x.pending"), b"{").expect("writes");
-        fs::create_dir(dir.path().join("lost+found")).expect("makes a directory");
-        let needs = || journal.needs().map(|needs| (needs.master_keys, needs.unread)).expect("lists");
-        assert_eq!(needs(), (BTreeMap::from([("m".to_owned(), 1)]), 0));
-        let looped = dir.path().join("y.committed");
+    #[tokio::test]
+    async fn an_entry_is_there_once_it_has_an_answer_whatever_its_size() {
+        let (dir, journal) = journal();
+        for length in [1, 2_000, 4_096, 100_000, 2_000_000] {
+            let body = Sealed::from_bytes(vec![7; length]);
+            let (mut entry, empty) =
+                (journal.prepare(&header()).expect("prepares"), journal.prepare(&header()).expect("prepares"));
+            assert_eq!(journal.pending().len(), 0);
+            entry.save(&body).await.expect("saves");
+            let waiting: Vec<_> = journal.pending().into_values().collect();
+            let [place] = &waiting[..] else { panic!("{waiting:?}") };
+            assert_eq!(journal.read(place).expect("an entry").expect("is there").body, Some(body));
+            empty.discard();
+            entry.discard();
+            assert_eq!(journal.pending().len(), 0);
+        }
+        let journal = again(&dir, journal);
+        assert_eq!((journal.pending().len(), journal.kept().0.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn an_entry_stands_where_it_stood_after_a_start_and_is_kept_with_its_answer() {
+        let (dir, journal) = journal();
+        let bodies: Vec<_> = (0..20).map(|number| Sealed::from_bytes(format!("answer {number}").into_bytes())).collect();
+        let mut entries = Vec::new();
+        for body in &bodies {
+            let mut entry = journal.prepare(&header()).expect("prepares");
+            entry.save(body).await.expect("saves");
+            entries.push(entry);
+        }
+        entries.drain(..5).for_each(Prepared::discard);
+        entries.drain(..5).for_each(Prepared::committed);
+        // As if their process had died.
+        drop(entries);
+        let journal = again(&dir, journal);
+        let there = |entries: Vec<Entry>| -> Vec<_> {
+            entries.iter().filter_map(|entry| journal.read(&entry.place).expect("reads")).filter_map(|entry| entry.body).collect()
+        };
+        assert_eq!(there(journal.kept().0), bodies[5..10]);
+        let mut waiting: Vec<_> = journal.pending().into_values().collect();
+        waiting.sort_by_key(|place| place.at);
+        let waiting: Vec<_> = waiting.iter().map(|place| journal.read(place).expect("reads").expect("is there")).collect();
+        assert_eq!(waiting.iter().filter_map(|entry| entry.body.clone()).collect::<Vec<_>>(), bodies[10..]);
+        journal.committed(&waiting[0]);
+        assert_eq!(journal.pending().len(), 9);
+        let journal = again(&dir, journal);
+        assert_eq!((journal.pending().len(), journal.kept().0.len()), (9, 6));
+    }
+
+    #[tokio::test]
+    async fn what_is_needed_is_known_of_every_standing_and_of_what_is_set_aside() {
+        let (dir, journal) = journal();
+        let of_key = async |key: &str| {
+            let mut entry = journal.prepare(&Header { master_key_id: key.to_owned(), ..header() }).expect("prepares");
+            entry.save(&Sealed::from_bytes(vec![7; 100])).await.expect("saves");
+            entry
+        };
+        let waits = of_key("waits").await;
+        of_key("committed").await.committed();
+        of_key("aside").await.set_aside().expect("is written elsewhere");
+        fs::write(dir.path().join("y.unreadable"), b"{").expect("writes");
+        let expected = BTreeMap::from([("waits".to_owned(), 1), ("committed".to_owned(), 0), ("aside".to_owned(), 0)]);
+        let needs = |journal: &Journal| journal.needs().map(|needs| (needs.master_keys, needs.unread)).expect("lists");
+        assert_eq!(needs(&journal), (expected.clone(), 0));
+        drop(waits);
+        let looped = dir.path().join("z.unreadable");
         std::os::unix::fs::symlink(&looped, &looped).expect("links");
-        assert_eq!(needs(), (BTreeMap::from([("m".to_owned(), 1)]), 1));
+        assert_eq!(needs(&again(&dir, journal)), (expected, 1));
     }
 
-    #[test]
-    fn only_old_committed_entries_are_pruned() {
-        let (_dir, journal, _) = journal();
-        saved(&journal).committed().expect("renames");
-        saved(&journal);
+    #[tokio::test]
+    async fn only_old_entries_that_wait_for_nothing_are_pruned() {
+        let (_dir, journal) = journal();
+        saved(&journal).await.committed();
+        let waits = saved(&journal).await;
         journal.prune(Duration::from_secs(60)).expect("prunes");
-        assert_eq!(journal.files(Standing::Committed).expect("lists").len(), 1);
         journal.prune(Duration::ZERO).expect("prunes");
-        assert_eq!((journal.files(Standing::Committed).expect("lists").len(), journal.backlog().expect("counts")), (0, 1));
+        assert_eq!((journal.kept().0.len(), journal.pending().len()), (1, 1), "in the log of one that waits");
+        waits.committed();
+        while journal.kept().0.len() < 2 {}
+        let reserved = journal.prepare(&header()).expect("prepares");
+        journal.prune(Duration::ZERO).expect("prunes");
+        assert_eq!(journal.kept().0.len(), 2, "in the log that another is about to be written to");
+        reserved.discard();
+        journal.prune(Duration::from_secs(60)).expect("prunes");
+        assert_eq!(journal.kept().0.len(), 2);
+        // What it was asked for is done before it can go.
+        while !journal.kept().0.is_empty() {
+            journal.prune(Duration::ZERO).expect("prunes");
+        }
+        assert!(journal.needs().expect("lists").master_keys.is_empty());
+        saved(&journal).await;
+        assert_eq!(journal.pending().len(), 1, "in a new log");
     }
 
     #[test]
     fn a_second_process_is_refused_and_the_directory_remembers_whose_it_is() {
-        let (dir, journal, id) = journal();
+        let (dir, journal) = journal();
+        let id = Uuid::new_v4();
+        assert_eq!(journal.installation().expect("reads"), None);
+        journal.belong_to(id).expect("writes");
         assert!(Journal::open(dir.path()).expect_err("locked").to_string().contains("another process"));
-        drop(journal);
-        let journal = Journal::open(dir.path()).expect("opens again");
-        assert_eq!(journal.installation().expect("reads"), Some(id));
+        assert_eq!(again(&dir, journal).installation().expect("reads"), Some(id));
     }
 }

@@ -60,9 +60,7 @@ impl Metrics {
 
 /// Counters of this replica; gauges read when asked.
 pub(super) async fn metrics(State(state): State<ApiState>, Extension(recorder): Extension<Metrics>) -> impl IntoResponse {
-    if let Some(backlog) = state.broker.journal_backlog() {
-        gauge!("token_broker_journal_backlog").set(f64::from(u32::try_from(backlog).unwrap_or(u32::MAX)));
-    }
+    gauge!("token_broker_journal_backlog").set(f64::from(u32::try_from(state.broker.journal_backlog()).unwrap_or(u32::MAX)));
     // While Postgres is away the counters are needed most: they are shown without the chains.
     if let Ok(chains) = state.broker.chain_gauges().await {
         for known in ["active", "uncertain", "lost"] {

@@ -1,22 +1,18 @@
 //! An attempt's journal entry, while this process has it in hand.
 
-use std::sync::{
-    Arc, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::PoisonError;
 
 use uuid::Uuid;
 
 use super::{Broker, blocking, keys::JournalKey};
 use crate::{
     actor::Actor,
-    fault::{self, Point},
     journal::{Header, Prepared},
     store::Attempt,
 };
 
 impl Broker {
-    /// Takes a file of full size that is on disk already.
+    /// Keeps room for it that is on disk already.
     pub(super) async fn prepare_entry(&self, attempt: &Attempt, key: &JournalKey, actor: &Actor) -> std::io::Result<Prepared> {
         let header = Header {
             attempt_id: attempt.id,
@@ -34,56 +30,36 @@ impl Broker {
             wrapped_key: hex::encode(key.wrapped.sealed.as_bytes()),
         };
         let journal = self.journal.clone();
-        if journal.has_spare() { journal.prepare(&header) } else { blocking(move || journal.prepare(&header)).await }
-    }
-}
-
-/// Removes an entry that never got its answer.
-pub(super) async fn discard(entry: Prepared) {
-    if let Err(error) = blocking(move || entry.discard()).await {
-        tracing::warn!(%error, "an empty journal entry could not be removed");
+        if journal.has_room() { journal.prepare(&header) } else { blocking(move || journal.prepare(&header)).await }
     }
 }
 
 /// Keeps an answer that nobody can use now.
-pub(super) async fn set_aside(entry: Option<Prepared>) {
-    let Some(entry) = entry else { return };
+pub(super) async fn set_aside(entry: Prepared) {
     if let Err(error) = blocking(move || entry.set_aside()).await {
         tracing::warn!(%error, "a journal entry could not be set aside");
     }
 }
 
-/// Marks an attempt as this process' own while it runs, and while its entry is written to.
+/// Marks an attempt as this process' own while it runs: replay leaves its entry alone.
 pub(super) struct InHand {
     broker: Broker,
     pub(super) attempt: Uuid,
     /// Whether it came to its end; else a panic or an error may have left an entry, which is looked at at once.
-    pub(super) ended: AtomicBool,
+    pub(super) ended: bool,
 }
 
 impl InHand {
-    pub(super) fn new(broker: &Broker, attempt: Uuid) -> Arc<Self> {
+    pub(super) fn new(broker: &Broker, attempt: Uuid) -> Self {
         broker.in_hand.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt);
-        Arc::new(Self { broker: broker.clone(), attempt, ended: AtomicBool::new(false) })
-    }
-
-    /// Postgres has the pair: the entry says so. Nobody waits for it: the next start would find out.
-    pub(super) fn mark_committed(self: Arc<Self>, entry: Prepared) {
-        let broker = self.broker.clone();
-        broker.spawn(async move {
-            if let Err(error) = blocking(move || entry.committed()).await {
-                tracing::warn!(%error, "a committed journal entry could not be marked; the next start finds it committed");
-            }
-            fault::point(Point::Marked).await;
-            drop(self);
-        });
+        Self { broker: broker.clone(), attempt, ended: false }
     }
 }
 
 impl Drop for InHand {
     fn drop(&mut self) {
         self.broker.in_hand.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.attempt);
-        if !self.ended.load(Ordering::Relaxed) {
+        if !self.ended {
             self.broker.left_behind.notify_one();
         }
     }

@@ -275,8 +275,8 @@ impl Parts {
     }
 
     /// Entries of the journal that wait for Postgres.
-    pub fn journal_backlog(&self) -> Option<usize> {
-        self.journal.backlog().ok()
+    pub fn journal_backlog(&self) -> usize {
+        self.journal.pending().len()
     }
 
     /// Chains by state over all teams, with the seconds until the first of them expires.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry as Slot},
-    path::{Path, PathBuf},
     sync::PoisonError,
     time::Duration,
 };
@@ -18,7 +17,7 @@ use crate::{
     actor::Actor,
     crypto::{MasterKeyError, OpenError},
     jfrog::{Bearer, Pair, Vitality, parse_pair},
-    journal::{Entry, Header, Standing},
+    journal::{Entry, Header, Place, Standing},
     secret::{Sealed, Wrapped},
     store::{Attempt, Committed, JobKind, StoreError, TokenView},
 };
@@ -35,8 +34,6 @@ struct Seen {
     blind: bool,
     /// Master keys that could not be asked for: none is waited for twice.
     away: HashMap<String, MasterKeyError>,
-    /// Entries that are committed and not yet called so.
-    done: Vec<PathBuf>,
 }
 
 /// The first error that a comparison went on after.
@@ -54,9 +51,9 @@ const KEYS_AGAIN: Duration = Duration::from_secs(15);
 impl Broker {
     /// Compares every entry with its row: after a start, and when Postgres may have lost its last seconds.
     pub(super) async fn replay_journal(&self) -> Result<(), BrokerError> {
-        let mut seen = Seen::default();
-        let committed = self.replay_files(Standing::Committed, &mut seen).await?;
-        let pending = self.replay_files(Standing::Pending, &mut seen).await?;
+        let mut seen = Seen { blind: self.journal.unread() > 0, ..Seen::default() };
+        let committed = self.replay_committed(&mut seen).await?;
+        let pending = self.replay_pending(&mut seen).await?;
         committed.or(pending).map_or(Ok(()), Err)
     }
 
@@ -79,64 +76,38 @@ impl Broker {
         blocking(move || journal.prune(KEPT)).await?;
         // Committed ones are not looked at here; those that a failover lost may wait for their key service.
         let mut seen = Seen { blind: true, ..Seen::default() };
-        self.replay_files(Standing::Pending, &mut seen).await?.map_or(Ok(()), Err)
+        self.replay_pending(&mut seen).await?.map_or(Ok(()), Err)
+    }
+
+    async fn replay_committed(&self, seen: &mut Seen) -> Result<First, BrokerError> {
+        let journal = self.journal.clone();
+        let (entries, all) = blocking(move || Ok(journal.kept())).await?;
+        seen.blind |= !all;
+        self.replay_entries(entries, Standing::Committed, seen).await
     }
 
     /// An entry that is none is set aside; one that cannot be read or committed now stays. Neither blocks another.
-    async fn replay_files(&self, standing: Standing, seen: &mut Seen) -> Result<First, BrokerError> {
-        let mut entries = self.read_files(standing, seen).await?;
-        if standing == Standing::Committed {
-            let journal = self.journal.clone();
-            match blocking(move || journal.kept()).await {
-                Ok(kept) => entries.extend(kept),
-                Err(error) => {
-                    tracing::error!(%error, "what the journal keeps cannot be read now");
-                    seen.blind = true;
-                }
-            }
-        }
-        // Oldest first: a failover may have set a row back by more than one pair.
-        entries.sort_by_key(|entry| entry.header.begun_at);
-        self.look_up(&entries, seen).await?;
-        let replayed = self.replay_entries(entries, standing, seen).await;
-        self.mark(seen).await?;
-        replayed
-    }
-
-    /// Entries that were found committed are called so.
-    async fn mark(&self, seen: &mut Seen) -> Result<(), BrokerError> {
-        let (journal, done) = (self.journal.clone(), std::mem::take(&mut seen.done));
-        let marking = move || {
-            for path in done {
-                if let Err(error) = journal.committed(&path) {
-                    tracing::warn!(path = %path.display(), %error, "a committed journal entry could not be marked; the next look finds it committed");
-                }
-            }
-            Ok(())
-        };
-        Ok(blocking(marking).await?)
-    }
-
-    async fn read_files(&self, standing: Standing, seen: &mut Seen) -> Result<Vec<Entry>, BrokerError> {
+    async fn replay_pending(&self, seen: &mut Seen) -> Result<First, BrokerError> {
+        let mut waiting = self.journal.pending();
+        waiting.retain(|attempt, _| !self.is_in_hand(*attempt));
+        // What came to its end meanwhile does not wait any more.
+        let still = self.journal.pending();
+        waiting.retain(|attempt, _| still.contains_key(attempt));
         let journal = self.journal.clone();
-        let mut files = blocking(move || journal.files(standing)).await?;
-        // Out of hand means that its attempt has ended, so the file is final: it is read after that was asked, not before.
-        files.retain(|(attempt, _)| attempt.is_none_or(|attempt| !self.is_in_hand(attempt)));
-        let journal = self.journal.clone();
-        let read = move || Ok(files.into_iter().map(|(_, path)| (journal.read(&path), path)).collect::<Vec<_>>());
+        let read = move || Ok(waiting.into_iter().map(|entry| (journal.read(&entry.1), entry)).collect::<Vec<_>>());
         let mut entries = Vec::new();
-        for (read, path) in blocking(read).await? {
+        for (read, (attempt, place)) in blocking(read).await? {
             match read {
                 Ok(entry) => entries.extend(entry),
                 // The system's word, not the file's: a disk may recover, and files be closed.
                 Err(error) if error.raw_os_error().is_some() => {
-                    tracing::error!(path = %path.display(), %error, "a journal entry cannot be read now; it is tried again");
+                    tracing::error!(%place, %error, "a journal entry cannot be read now; it is tried again");
                     seen.blind = true;
                 }
-                Err(error) => self.set_aside(&path, &error).await,
+                Err(error) => self.set_aside(attempt, &place, &error).await,
             }
         }
-        Ok(entries)
+        self.replay_entries(entries, Standing::Pending, seen).await
     }
 
     /// Reads the entries' tokens, a team's together.
@@ -164,7 +135,10 @@ impl Broker {
         Ok(())
     }
 
-    async fn replay_entries(&self, entries: Vec<Entry>, standing: Standing, seen: &mut Seen) -> Result<First, BrokerError> {
+    async fn replay_entries(&self, mut entries: Vec<Entry>, standing: Standing, seen: &mut Seen) -> Result<First, BrokerError> {
+        // Oldest first: a failover may have set a row back by more than one pair.
+        entries.sort_by_key(|entry| entry.header.begun_at);
+        self.look_up(&entries, seen).await?;
         let mut first = None;
         for entry in entries {
             if seen.held_up.contains(&entry.header.token_id) {
@@ -173,12 +147,7 @@ impl Broker {
             match self.replay(&entry, standing, seen).await {
                 Ok(()) => continue,
                 Err(error @ BrokerError::Open(_)) => {
-                    match entry.path() {
-                        Some(path) => self.set_aside(path, &error).await,
-                        None => {
-                            tracing::error!(attempt = %entry.header.attempt_id, %error, "a kept journal entry cannot be used")
-                        }
-                    }
+                    self.set_aside(entry.header.attempt_id, &entry.place, &error).await;
                     continue;
                 }
                 Err(error @ BrokerError::Store(StoreError::Unavailable(_))) => return Err(error),
@@ -199,15 +168,6 @@ impl Broker {
     }
 
     async fn replay(&self, entry: &Entry, standing: Standing, seen: &mut Seen) -> Result<(), BrokerError> {
-        let (journal, path) = (self.journal.clone(), entry.path().map(Path::to_owned));
-        let Some(body) = &entry.body else {
-            // One that is committed had an answer: its file is just being emptied, and it is kept elsewhere.
-            if standing == Standing::Committed {
-                return Ok(());
-            }
-            // Its process died before JFrog's answer came: the attempt's row tells what is to be found out.
-            return Ok(blocking(move || path.map_or(Ok(()), |path| journal.discard(&path))).await?);
-        };
         let attempt = attempt_of(&entry.header);
         let view = match seen.views.entry(attempt.token_id) {
             Slot::Occupied(slot) => slot.into_mut(),
@@ -228,14 +188,11 @@ impl Broker {
         if let Some(error) = seen.away.get(&entry.header.master_key_id) {
             return Err(error.clone().into());
         }
-        let pair = self.open_entry(&entry.header, &attempt, body).await?;
+        let Some(body) = self.body(entry).await? else { return Ok(()) };
+        let pair = self.open_entry(&entry.header, &attempt, &body).await?;
         let stray = standing == Standing::Pending
             && !expected
             && chain.is_some_and(|chain| is_another(chain.fingerprint.as_deref(), &pair));
-        if expected || stray {
-            // This may take long, and what stands as pending may be given back meanwhile.
-            self.mark(seen).await?;
-        }
         if expected && !spends(&attempt.kind) && self.is_dead(&view, &pair).await {
             // Made beside the pair that is there, and away for so long that the sweep took it for an orphan.
             tracing::warn!(token = view.name, "a pair in the journal was revoked meanwhile: what is there stays");
@@ -251,8 +208,8 @@ impl Broker {
             }
             if committed == Committed::Yes {
                 // At once: from now on it may be handed out.
-                seen.done.extend(path);
-                return self.mark(seen).await;
+                self.journal.committed(entry);
+                return Ok(());
             }
             self.give_back(&view, &pair).await;
         } else if stray {
@@ -267,7 +224,9 @@ impl Broker {
             }
             self.give_back(&view, &pair).await;
         }
-        seen.done.extend(path.filter(|_| standing == Standing::Pending));
+        if standing == Standing::Pending {
+            self.journal.committed(entry);
+        }
         Ok(())
     }
 
@@ -289,11 +248,20 @@ impl Broker {
         if pair.refresh_token.is_none() { Err(OpenError::Format.into()) } else { Ok(pair) }
     }
 
-    async fn set_aside(&self, path: &Path, error: &(dyn std::error::Error + Sync)) {
-        tracing::error!(path = %path.display(), %error, "a journal entry is set aside: it cannot be used, and is not thrown away");
-        let (journal, file) = (self.journal.clone(), path.to_owned());
-        if let Err(error) = blocking(move || journal.set_aside(&file)).await {
-            tracing::error!(path = %path.display(), %error, "a journal entry could not be set aside");
+    /// The answer; `None`: it is gone.
+    async fn body(&self, entry: &Entry) -> Result<Option<Sealed>, BrokerError> {
+        if let Some(body) = &entry.body {
+            return Ok(Some(body.clone()));
+        }
+        let (journal, place) = (self.journal.clone(), entry.place.clone());
+        Ok(blocking(move || journal.read(&place)).await?.and_then(|entry| entry.body))
+    }
+
+    async fn set_aside(&self, attempt: Uuid, place: &Place, error: &(dyn std::error::Error + Sync)) {
+        tracing::error!(%place, %error, "a journal entry is set aside: it cannot be used, and is not thrown away");
+        let (journal, there) = (self.journal.clone(), place.clone());
+        if let Err(error) = blocking(move || journal.set_aside(attempt, &there)).await {
+            tracing::error!(%place, %error, "a journal entry could not be set aside");
         }
     }
 

@@ -2,7 +2,7 @@
 //! pair: rotating, healing, creating. The order of the lines is the promise; change none without DESIGN.md beside it.
 
 use std::{
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -12,8 +12,8 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    Broker, BrokerError, blocking,
-    entry::{InHand, discard, set_aside},
+    Broker, BrokerError,
+    entry::{InHand, set_aside},
     plan::{Call, Ended, Plan, Wanted},
     sealing::{entry_column, entry_place, seal_pair},
 };
@@ -47,13 +47,13 @@ impl Broker {
     /// # Errors
     /// Before the call: nothing was spent. After it: the pair is in the journal, and is committed from there within a minute, or by the next start.
     pub(super) async fn obtain(&self, plan: Plan<'_>, actor: &Actor) -> Result<Ended, BrokerError> {
-        let in_hand = InHand::new(self, Uuid::now_v7());
-        let ended = self.obtain_in_hand(plan, &in_hand, actor).await;
-        in_hand.ended.store(ended.is_ok(), Ordering::Relaxed);
+        let mut in_hand = InHand::new(self, Uuid::now_v7());
+        let ended = self.obtain_in_hand(plan, in_hand.attempt, actor).await;
+        in_hand.ended = ended.is_ok();
         ended
     }
 
-    async fn obtain_in_hand(&self, plan: Plan<'_>, in_hand: &Arc<InHand>, actor: &Actor) -> Result<Ended, BrokerError> {
+    async fn obtain_in_hand(&self, plan: Plan<'_>, attempt: Uuid, actor: &Actor) -> Result<Ended, BrokerError> {
         let view = plan.view;
         let instance = self.jfrog.instance(Some(&view.instance)).ok_or_else(|| unknown_instance(view))?;
         // Everything that can fail cheaply comes first: never spend before you can save.
@@ -63,7 +63,7 @@ impl Broker {
 
         let monotonic = Instant::now();
         let new = NewAttempt {
-            id: in_hand.attempt,
+            id: attempt,
             team_id: view.team_id,
             token_id: view.id,
             chain_id: plan.chain.id,
@@ -120,17 +120,15 @@ impl Broker {
         record(&plan, &outcome);
         fault::point(Point::Answered).await;
         match outcome {
-            Outcome::Applied(body) => {
-                self.keep(&plan, attempt, (in_hand, entry), (&entry_key.key, sealing_key), body, actor).await
-            }
+            Outcome::Applied(body) => self.keep(&plan, attempt, entry, (&entry_key.key, sealing_key), body, actor).await,
             Outcome::NotSent(detail) => self.not_sent(attempt, entry, detail, actor).await,
             Outcome::Rejected(rejection) => {
-                discard(entry).await;
+                entry.discard();
                 self.end(attempt, rejected(plan.kind, &rejection), actor).await;
                 Ok(Ended::Rejected(rejection))
             }
             Outcome::Unknown(detail) => {
-                discard(entry).await;
+                entry.discard();
                 self.end(attempt, unknown(plan.kind, detail.clone()), actor).await;
                 Ok(Ended::Unknown(detail))
             }
@@ -142,25 +140,17 @@ impl Broker {
         &self,
         plan: &Plan<'_>,
         attempt: Attempt,
-        (in_hand, mut entry): (&Arc<InHand>, Prepared),
+        mut entry: Prepared,
         (entry_key, sealing_key): (&Key, Arc<Key>),
         body: Zeroizing<Vec<u8>>,
         actor: &Actor,
     ) -> Result<Ended, BrokerError> {
         let view = plan.view;
         let sealed = entry_key.seal(entry_place(&attempt, &entry_column(&attempt)), &body);
-        let entry = match blocking(move || Ok((entry.save(&sealed), entry))).await {
-            Ok((Ok(()), entry)) => Some(entry),
-            // A disk that fails now leaves the pair in memory: it must reach Postgres all the more.
-            Ok((Err(error), entry)) => {
-                tracing::error!(%error, "the journal could not keep a pair");
-                Some(entry)
-            }
-            Err(error) => {
-                tracing::error!(%error, "the journal could not keep a pair");
-                None
-            }
-        };
+        // A disk that fails now leaves the pair in memory: it must reach Postgres all the more.
+        if let Err(error) = entry.save(&sealed).await {
+            tracing::error!(%error, "the journal could not keep a pair");
+        }
         fault::point(Point::Journaled).await;
         let pair = match parse_pair(&body) {
             Ok(pair) => pair,
@@ -186,9 +176,8 @@ impl Broker {
             committed
         };
         fault::point(Point::Committed).await;
-        if let Some(entry) = entry {
-            Arc::clone(in_hand).mark_committed(entry);
-        }
+        entry.committed();
+        fault::point(Point::Marked).await;
         if committed != Committed::Yes {
             if !too_late {
                 self.give_back(view, &pair).await;
@@ -263,7 +252,7 @@ impl Broker {
     }
 
     async fn not_sent(&self, attempt: Attempt, entry: Prepared, detail: String, actor: &Actor) -> Result<Ended, BrokerError> {
-        discard(entry).await;
+        entry.discard();
         let error = Some(("jfrog-unavailable", detail.clone()));
         self.end(attempt, Ending { chain_state: None, error, keep_lease: false, no_heal_for: None }, actor).await;
         Ok(Ended::NotSent(detail))
@@ -275,7 +264,7 @@ impl Broker {
         &self,
         view: &TokenView,
         attempt: Attempt,
-        entry: Option<Prepared>,
+        entry: Prepared,
         pair: &Pair,
         actor: &Actor,
     ) -> Result<Ended, BrokerError> {
@@ -287,9 +276,7 @@ impl Broker {
             return Ok(Ended::Unknown(detail));
         }
         self.revoke_with_itself(view, pair).await;
-        if let Some(entry) = entry {
-            discard(entry).await;
-        }
+        entry.discard();
         let error = Some(("not-refreshable", detail));
         let ending = Ending { chain_state: None, error, keep_lease: false, no_heal_for: Some(NO_HEAL_FOR) };
         self.end(attempt, ending, actor).await;

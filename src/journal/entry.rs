@@ -1,22 +1,17 @@
-//! What stands in an entry: in its file, or in a log of those that are kept.
+//! What stands in an entry.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+use std::{path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::HEADER;
 use crate::{names::Asked, secret::Sealed};
 
 /// What an entry says in the clear: which attempt it belongs to, and the wrapped key that opens it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Header {
-    /// The attempt, and the entry's name.
+    /// The attempt.
     pub attempt_id: Uuid,
     /// Whose.
     pub team_id: Uuid,
@@ -47,42 +42,27 @@ pub struct Header {
     pub wrapped_key: String,
 }
 
+/// Where an entry lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub(super) log: Arc<Path>,
+    /// In bytes.
+    pub(super) at: u64,
+}
+
 /// An entry read back.
 #[derive(Debug)]
 pub struct Entry {
     /// The clear part.
     pub header: Header,
-    /// The sealed answer; `None`: JFrog's answer never came this far.
+    /// The sealed answer; `None`: it was not read yet.
     pub body: Option<Sealed>,
-    /// Its own file; `None`: it is kept with others.
-    pub(super) path: Option<PathBuf>,
+    /// Where it lies.
+    pub place: Place,
 }
 
-impl Entry {
-    /// Its own file; `None`: it is kept with others.
-    pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, byte {}", self.log.display(), self.at)
     }
-}
-
-pub(super) fn read_entry(path: &Path) -> io::Result<(Header, Option<Sealed>)> {
-    let mut bytes = Vec::new();
-    File::open(path)?.read_to_end(&mut bytes)?;
-    let (head, body) = bytes.split_at_checked(HEADER).ok_or(io::ErrorKind::InvalidData)?;
-    let header = header_of(head)?;
-    let (length, body) = body.split_at_checked(4).ok_or(io::ErrorKind::InvalidData)?;
-    let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
-    let body = body.get(..length).ok_or(io::ErrorKind::InvalidData)?;
-    Ok((header, (length > 0).then(|| Sealed::from_bytes(body.to_vec()))))
-}
-
-/// What stands where an entry has its header.
-pub(super) fn head_of(path: &Path) -> io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(HEADER);
-    File::open(path)?.take(HEADER as u64).read_to_end(&mut head)?;
-    Ok(head)
-}
-
-pub(super) fn header_of(head: &[u8]) -> io::Result<Header> {
-    Ok(serde_json::from_slice(head.split(|byte| *byte == b'\n').next().unwrap_or_default())?)
 }

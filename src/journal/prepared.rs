@@ -1,82 +1,87 @@
 //! An entry that waits for JFrog's answer.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
-use super::{HEADER, Standing, UNREADABLE, rename, spares::Spares};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{
+    entry::{Header, Place},
+    log::Log,
+    record::{PAGE, Standing, encode, line},
+    state::{PAGES_EACH, Save},
+};
 use crate::secret::Sealed;
 
-/// A spare entry of full size that is on disk already, and nobody else's.
+/// Room on disk for one entry. Nothing is written before JFrog has answered.
 #[derive(Debug)]
 pub struct Prepared {
-    spares: Arc<Spares>,
-    file: File,
-    /// Where the file is now.
-    path: PathBuf,
-    /// Where it is when it holds an answer.
-    pending: PathBuf,
-    header: Vec<u8>,
-    /// Of what is in use, bytes.
-    length: u64,
+    log: Arc<Log>,
+    attempt: Uuid,
+    master_key: String,
+    line: Vec<u8>,
+    /// Whether the room is kept still.
+    reserved: bool,
+    /// Where it lies.
+    place: Option<Place>,
 }
 
 impl Prepared {
-    /// Takes a spare for an attempt. Nothing is written: the spare is whole, and what cannot be opened for writing is no spare.
-    pub(super) fn claim(spares: &Arc<Spares>, spare: &Path, mut header: Vec<u8>, pending: PathBuf) -> io::Result<Self> {
-        let file = File::options().write(true).open(spare)?;
-        header.resize(HEADER, 0);
-        Ok(Self { spares: Arc::clone(spares), file, path: spare.to_owned(), pending, header, length: 0 })
+    pub(super) fn reserve(log: &Arc<Log>, header: &Header) -> io::Result<Self> {
+        let line = line(header)?;
+        if line.len() > (PAGES_EACH - 1) * PAGE {
+            return Err(io::Error::other("the journal header is too long"));
+        }
+        log.reserve()?;
+        let (attempt, master_key) = (header.attempt_id, header.master_key_id.clone());
+        Ok(Self { log: Arc::clone(log), attempt, master_key, line, reserved: true, place: None })
     }
 
-    /// Writes the header and the sealed answer and waits until the disk has them. Blocks.
+    /// Writes the header and the sealed answer and waits until the disk has them.
     ///
     /// # Errors
     /// The disk failed; the pair is then in memory only, and must go to Postgres all the same.
-    pub fn save(&mut self, body: &Sealed) -> io::Result<()> {
-        let length = u32::try_from(body.as_bytes().len()).map_err(io::Error::other)?;
-        self.length = HEADER as u64 + 4 + u64::from(length);
-        // In one write: a torn body does not open, and is set aside.
-        self.file.write_all(&[&self.header, &length.to_be_bytes()[..], body.as_bytes()].concat())?;
-        // Should the machine stop before the new name is on disk, the entry is found under the old one, by its header.
-        fs::rename(&self.path, &self.pending)?;
-        self.path.clone_from(&self.pending);
-        self.file.sync_data()
+    pub async fn save(&mut self, body: &Sealed) -> io::Result<()> {
+        let record = encode(Standing::Pending, &self.line, body)?;
+        let (saved, answer) = oneshot::channel();
+        // The room goes with it.
+        self.reserved = false;
+        self.log.save(Save { attempt: self.attempt, master_key: self.master_key.clone(), record, saved });
+        let (place, saved) = answer.await.map_err(|_| io::Error::other("the journal is closed"))?;
+        self.place = place;
+        saved
     }
 
-    /// Postgres has the pair: the entry is kept for a day. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be renamed; then the next start finds it committed already.
-    pub fn committed(self) -> io::Result<()> {
-        // By the file's time its day begins now, however long it waited. If that fails, it is forgotten earlier.
-        drop(self.file.write_all_at(&self.header[..1], 0));
-        rename(&self.path, Standing::Committed.extension())?;
-        self.spares.rest(self.path.with_extension(Standing::Committed.extension()));
-        Ok(())
+    /// Postgres has the pair: the entry is kept for a day. The disk is not waited for: the next start would find it committed.
+    pub fn committed(self) {
+        self.mark(Standing::Committed);
     }
 
-    /// Nothing came that must be kept: the spare is the next attempt's, or what was written is removed. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be removed.
-    pub fn discard(self) -> io::Result<()> {
-        if self.length > 0 {
-            return fs::remove_file(&self.path);
+    /// Nothing came that must be kept.
+    pub fn discard(self) {
+        self.mark(Standing::Discarded);
+    }
+
+    fn mark(mut self, standing: Standing) {
+        if let Some(place) = self.place.take() {
+            self.log.mark(self.attempt, place, standing);
         }
-        self.spares.give_back(self.path);
-        Ok(())
     }
 
     /// An answer came that nobody can use now: it is set aside, not thrown away. Blocks.
     ///
     /// # Errors
-    /// It cannot be renamed.
+    /// It cannot be written; then it stays where it is. Or it was never on disk.
     pub fn set_aside(self) -> io::Result<()> {
-        rename(&self.path, UNREADABLE)
+        let place = self.place.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        self.log.set_aside(self.attempt, place)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if self.reserved {
+            self.log.release();
+        }
     }
 }

@@ -34,11 +34,21 @@ impl Seen {
 
     /// The latency that `share` of the jobs kept below, in milliseconds.
     pub fn percentile(&self, share: f64) -> f64 {
-        let mut sorted = self.latencies.clone();
-        sorted.sort_unstable();
-        let at = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
-        sorted.get(at).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
+        percentile(&self.latencies, share)
     }
+
+    /// The same of each of so many stretches, one after the other.
+    pub fn percentiles(&self, share: f64, stretches: usize) -> Vec<f64> {
+        let each = self.latencies.len().div_ceil(stretches).max(1);
+        self.latencies.chunks(each).map(|some| percentile(some, share)).collect()
+    }
+}
+
+fn percentile(latencies: &[Duration], share: f64) -> f64 {
+    let mut sorted = latencies.to_vec();
+    sorted.sort_unstable();
+    let at = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
 }
 
 /// One thing to do: with this connection, for the how-manieth time over all connections.

@@ -5,10 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use token_broker::dev::simulator::{Fault, Route, Rule};
 
-use crate::{
-    app::{TestApp, process::Replica},
-    journal::entries,
-};
+use crate::app::{TestApp, journal::until_pending, process::Replica};
 
 /// The pair gets no further than the journal, as when the process dies there.
 const REFUSE_TO_COMMIT: &str = "
@@ -22,7 +19,8 @@ async fn a_recreated_pair_whose_replica_was_away_so_long_that_it_was_swept_takes
     app.database.run(REFUSE_TO_COMMIT).await;
     let identity_token = app.simulator.identity_token("user-of-deploy");
     app.admin.post("/tokens/deploy/recreate", json!({"identity_token": identity_token})).await.expect(500);
-    assert_eq!(entries(&app, "pending"), 1, "the journal has it, Postgres has not");
+    // The journal has it, Postgres has not.
+    until_pending(app.journal.path(), 1).await;
     app.stop().await;
     app.database.run("drop trigger refuse on chains").await;
 
@@ -41,7 +39,7 @@ async fn a_recreated_pair_whose_replica_was_away_so_long_that_it_was_swept_takes
     other.kill();
 
     app.start_again().await;
-    assert_eq!(entries(&app, "pending"), 0);
+    until_pending(app.journal.path(), 0).await;
     let token = app.token_until("deploy", "active", |token| token["chains"][1]["status"] == "active").await;
     assert_eq!((&token["chains"][0]["status"], &token["status"]), (&json!("active"), &json!("active")));
     for _ in 0..2 {
@@ -58,7 +56,8 @@ async fn the_pair_that_was_made_for_a_missing_chain_is_not_swept_while_somebody_
     app.database.run("update chains set state = 'lost' where letter = 'a'").await;
     app.database.run(REFUSE_TO_COMMIT).await;
     app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
-    assert_eq!(entries(&app, "pending"), 1, "the journal has it, Postgres has not");
+    // The journal has it, Postgres has not.
+    until_pending(app.journal.path(), 1).await;
     app.stop().await;
     app.database.run("drop trigger refuse on chains").await;
     let made = app.alive();

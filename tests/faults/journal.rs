@@ -4,7 +4,10 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::app::TestApp;
+use crate::app::{
+    TestApp,
+    journal::{COMMITTED, PENDING, change, entries, set_aside, uncommit, until_pending},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_whose_commit_failed_is_committed_by_the_next_start() {
@@ -21,12 +24,15 @@ async fn a_pair_whose_commit_failed_is_committed_by_the_next_start() {
     let asked = app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
     assert_eq!((asked.access_token(), &asked.json["warnings"]), (before.access_token(), &json!(["refresh-pending"])));
     assert_eq!(app.simulator.refreshes(), 1, "the refresh token is spent");
-    assert_eq!(entries(&app, "pending"), 1);
+    until_pending(app.journal.path(), 1).await;
     app.database.run("drop trigger refuse on chains").await;
 
     app.stop().await;
     app.start_again().await;
-    assert_eq!((entries(&app, "pending"), entries(&app, "committed")), (0, 3), "two of the registration, one replayed");
+    app.stop().await;
+    let stand = [PENDING, COMMITTED].map(|standing| entries(app.journal.path(), standing));
+    assert_eq!(stand, [0, 3], "two of the registration, one replayed");
+    app.start_again().await;
     let token = app.admin.get("/tokens/deploy").await.expect(200).json;
     assert_eq!((&token["generation"], &token["status"]), (&json!(2), &json!("active")));
     let after = app.ci.refresh("deploy", json!({})).await.expect(200);
@@ -63,16 +69,14 @@ async fn an_unreadable_entry_is_set_aside_and_blocks_nothing() {
     let mut app = TestApp::start().await;
     app.register("deploy").await;
     app.stop().await;
-    let files = fs::read_dir(app.journal.path()).expect("the journal").flatten().map(|file| file.path());
-    for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "committed")) {
-        let mut bytes = fs::read(&path).expect("an entry");
-        bytes[5000] ^= 1;
-        fs::write(path.with_extension("pending"), bytes).expect("writes");
-        fs::remove_file(path).expect("removes");
-    }
+    uncommit(app.journal.path());
+    // Behind its beginning, its lengths and its header: in the answer.
+    change(app.journal.path(), PENDING, |page| page[1_500] ^= 1);
+    // As an earlier version would have left it.
     fs::write(app.journal.path().join("nonsense.pending"), b"\0").expect("writes");
     app.start_again().await;
-    assert_eq!((entries(&app, "pending"), entries(&app, "unreadable")), (0, 3));
+    until_pending(app.journal.path(), 0).await;
+    assert_eq!(set_aside(app.journal.path()), 3);
     app.ci.refresh("deploy", json!({})).await.expect(200);
 }
 
@@ -80,21 +84,16 @@ async fn an_unreadable_entry_is_set_aside_and_blocks_nothing() {
 async fn an_entry_that_the_system_cannot_read_now_stays_and_blocks_nothing() {
     let mut app = TestApp::start().await;
     app.register("deploy").await;
-    let waits = fs::read_dir(app.journal.path()).expect("the journal").flatten().map(|file| file.path());
-    let waits = waits.filter(|path| path.extension().is_some_and(|extension| extension == "committed")).min().expect("an entry");
     app.stop().await;
-    fs::rename(&waits, waits.with_extension("pending")).expect("renames");
+    uncommit(app.journal.path());
     // ELOOP, as EIO of a disk that recovers.
-    let endless = app.journal.path().join(format!("{}.pending", uuid::Uuid::new_v4()));
+    let endless = app.journal.path().join(format!("{}.log", uuid::Uuid::now_v7()));
     std::os::unix::fs::symlink(&endless, &endless).expect("links");
     app.start_again().await;
-    assert_eq!((entries(&app, "pending"), entries(&app, "unreadable")), (1, 0));
     assert!(endless.is_symlink(), "it is looked at again");
-    assert!(waits.exists(), "the other one is dealt with");
     app.ci.refresh("deploy", json!({})).await.expect(200);
-}
-
-pub(crate) fn entries(app: &TestApp, extension: &str) -> usize {
-    let files = fs::read_dir(app.journal.path()).expect("the journal").flatten();
-    files.filter(|file| file.path().extension().is_some_and(|e| e == extension)).count()
+    app.stop().await;
+    fs::remove_file(endless).expect("removes");
+    let stand = [PENDING, COMMITTED].map(|standing| entries(app.journal.path(), standing));
+    assert_eq!((stand, set_aside(app.journal.path())), ([0, 2], 0), "the others are dealt with");
 }

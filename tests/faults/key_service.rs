@@ -1,20 +1,22 @@
 //! The key service is away while Postgres comes back: what waits in the journal waits on, and holds up nothing else.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use serde_json::json;
 use token_broker::broker::Timing;
 
-use crate::{
-    app::{
-        TIMING, TestApp,
-        fake_transit::{Behaving, FakeTransit, listed},
-    },
-    journal::entries,
+use crate::app::{
+    TIMING, TestApp,
+    fake_transit::{Behaving, FakeTransit, listed},
+    journal::{set_aside, until_pending},
 };
 
 /// Longer than the test: nobody else finds out what became of an attempt.
 const PATIENT: Timing = Timing { lease: Duration::from_secs(120), ..TIMING };
+
+/// Postgres refuses exactly the commit: the pair is in the journal and nowhere else.
+const REFUSE: &str = "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not now'; end $$;
+                      create trigger refuse before update of access_token on chains for each row execute function refuse();";
 
 /// What was unwrapped is not remembered.
 const KEPT: Duration = Duration::from_secs(1);
@@ -50,16 +52,14 @@ async fn a_pair_whose_key_service_is_away_waits_and_blocks_no_other() {
     for name in ["theirs", "ours"] {
         app.register_with(name, json!({"reuse_for": 1})).await.expect(201);
     }
-    let refuse = "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not now'; end $$;
-                  create trigger refuse before update of access_token on chains for each row execute function refuse();";
-    app.database.run(refuse).await;
+    app.database.run(REFUSE).await;
     let here = app.master_keys.clone();
     // The data key is wrapped here, the older entry there.
     with(&mut app, format!("{},{here}", transit.entry("bao"))).await;
     left_waiting(&app, "theirs").await;
     with(&mut app, format!("{here},{}", transit.entry("bao"))).await;
     left_waiting(&app, "ours").await;
-    assert_eq!(entries(&app, "pending"), 2);
+    until_pending(app.journal.path(), 2).await;
 
     transit.behave(Behaving::Away);
     tokio::time::sleep(KEPT * 2).await;
@@ -67,13 +67,15 @@ async fn a_pair_whose_key_service_is_away_waits_and_blocks_no_other() {
     reconnect(&app).await;
     app.token_until("ours", "committed", |token| token["generation"] == 2).await;
     assert_eq!(app.admin.get("/tokens/theirs").await.expect(200).json["generation"], 1);
-    assert_eq!((entries(&app, "pending"), entries(&app, "unreadable")), (1, 0));
+    until_pending(app.journal.path(), 1).await;
+    assert_eq!(set_aside(app.journal.path()), 0);
 
     transit.behave(Behaving::Well);
     app.token_until("theirs", "committed", |token| token["generation"] == 2).await;
     let handed = app.ci.refresh("theirs", json!({})).await.expect(200);
     assert!(app.simulator.is_alive(handed.access_token()));
-    assert_eq!((entries(&app, "pending"), app.simulator.refreshes()), (0, 2));
+    until_pending(app.journal.path(), 0).await;
+    assert_eq!(app.simulator.refreshes(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,28 +91,29 @@ async fn a_younger_pair_is_not_taken_for_a_stray_while_an_older_one_waits_for_it
     with(&mut app, format!("{here},{}", transit.entry("bao"))).await;
     rotate(&app).await;
     // Of the chain that was rotated first.
-    let youngest = rotate(&app).await;
-    assert_eq!(youngest.json["generation"], 4);
+    app.database.run(REFUSE).await;
+    left_waiting(&app, "deploy").await;
+    let made = app.alive();
 
     transit.behave(Behaving::Away);
     tokio::time::sleep(KEPT * 2).await;
-    let files = fs::read_dir(app.journal.path()).expect("the journal").flatten().map(|file| file.path());
-    let entry = files.filter(|path| path.extension().is_some_and(|extension| extension == "committed")).max().expect("an entry");
-    fs::rename(&entry, entry.with_extension("pending")).expect("renames");
     // A failover loses all three.
     app.database
         .run(
-            "delete from tokens; insert into tokens select * from kept_tokens; insert into chains select * from kept_chains;
+            "drop trigger refuse on chains;
+             delete from tokens; insert into tokens select * from kept_tokens; insert into chains select * from kept_chains;
              drop table kept_chains, kept_tokens",
         )
         .await;
     reconnect(&app).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!((entries(&app, "pending"), entries(&app, "unreadable")), (1, 0));
-    assert!(app.simulator.is_alive(youngest.access_token()), "it was given back");
+    until_pending(app.journal.path(), 1).await;
+    assert_eq!((app.alive(), set_aside(app.journal.path())), (made.clone(), 0), "the youngest was given back");
 
     transit.behave(Behaving::Well);
     app.token_until("deploy", "committed", |token| token["generation"] == 4).await;
-    assert_eq!(app.ci.refresh("deploy", json!({})).await.expect(200).access_token(), youngest.access_token());
-    assert!(app.simulator.is_alive(youngest.access_token()));
+    until_pending(app.journal.path(), 0).await;
+    let handed = app.ci.refresh("deploy", json!({})).await.expect(200);
+    assert!(app.simulator.is_alive(handed.access_token()));
+    assert_eq!(app.alive(), made);
 }

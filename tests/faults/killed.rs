@@ -20,6 +20,7 @@ use token_broker::dev::simulator::OldAccessToken;
 use crate::app::{
     Answer, Client, TestApp, TestDatabase,
     jfrog::{chain_ids, sorted},
+    journal::logs,
     process::Replica,
 };
 
@@ -168,11 +169,9 @@ impl World {
     /// At rest, from outside: nothing is lost, nothing is left over. Returns how many hand-outs there were.
     async fn look(&self) -> usize {
         // A day passes for the journals, or they would grow with the rotations.
-        for entry in self.journals.iter().flat_map(|dir| fs::read_dir(dir.path()).expect("the journal").flatten()) {
-            if entry.path().extension().is_some_and(|extension| extension == "committed") {
-                let file = fs::File::options().write(true).open(entry.path()).expect("an entry");
-                file.set_modified(SystemTime::now() - Duration::from_hours(48)).expect("a time");
-            }
+        for log in self.journals.iter().flat_map(|dir| logs(dir.path())) {
+            let file = fs::File::options().write(true).open(log).expect("a log");
+            file.set_modified(SystemTime::now() - Duration::from_hours(48)).expect("a time");
         }
         let (mut one, mut other) = (self.start(0).await, self.start(1).await);
         let admin = one.client(&self.app.admin);

@@ -3,7 +3,7 @@
 use serde_json::json;
 use token_broker::cli::serve;
 
-use crate::app::{TestApp, process::Replica, settings, some_master_key};
+use crate::app::{TestApp, journal::uncommit, process::Replica, settings, some_master_key};
 
 async fn refusal(app: &TestApp, master_keys: &str, journal: &tempfile::TempDir) -> String {
     let started = serve::start(settings(&app.database, &app.simulator, journal, master_keys), None).await;
@@ -101,11 +101,7 @@ async fn a_pair_in_the_journal_whose_master_key_is_missing_is_not_passed_over() 
     let mut app = TestApp::start().await;
     app.register("deploy").await;
     app.stop().await;
-    for file in std::fs::read_dir(app.journal.path()).expect("the journal").flatten().map(|file| file.path()) {
-        if file.extension().is_some_and(|extension| extension == "committed") {
-            std::fs::rename(&file, file.with_extension("pending")).expect("renames");
-        }
-    }
+    uncommit(app.journal.path());
     let other_key = some_master_key("k9");
     let mut other = TestApp::start_changed(move |settings| {
         settings.database.master_keys = token_broker::crypto::MasterKeys::parse(&other_key).expect("a key");

@@ -7,6 +7,7 @@ mod database;
 pub mod fake_transit;
 pub mod issuer;
 pub mod jfrog;
+pub mod journal;
 pub mod process;
 mod refused;
 

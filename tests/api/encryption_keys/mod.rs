@@ -16,7 +16,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::app::TestApp;
+use crate::app::{TestApp, journal::logs};
 
 /// A team's data keys, old ones first.
 async fn data_keys(app: &TestApp) -> Vec<Value> {
@@ -69,9 +69,5 @@ async fn with_keys(app: &mut TestApp, list: &[&str]) {
 
 /// A day passes for the journal: what Postgres has had for so long is not kept.
 fn a_day_passes_for_the_journal(app: &TestApp) {
-    for file in fs::read_dir(app.journal.path()).expect("the journal").flatten().map(|file| file.path()) {
-        if file.extension().is_some_and(|extension| extension == "committed") {
-            fs::remove_file(file).expect("removes");
-        }
-    }
+    logs(app.journal.path()).into_iter().for_each(|log| fs::remove_file(log).expect("removes"));
 }

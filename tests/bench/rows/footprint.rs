@@ -95,10 +95,12 @@ pub async fn start_up(world: &World) -> anyhow::Result<Measured> {
     };
     let ours = async || {
         none.push(until_ready(world, &url, &empty).await?);
-        for file in std::fs::read_dir(&journal)?.flatten() {
+        for log in std::fs::read_dir(&journal)?.flatten().map(|file| file.path()) {
             // They are looked at once more, as after a crash.
-            if file.path().extension().is_some_and(|end| end == "committed") {
-                std::fs::rename(file.path(), file.path().with_extension("pending"))?;
+            if log.extension().is_some_and(|end| end == "log") {
+                let mut bytes = std::fs::read(&log)?;
+                bytes.chunks_mut(4096).filter(|page| page.starts_with(b"TBJ1c")).for_each(|page| page[4] = b'p');
+                std::fs::write(&log, bytes)?;
             }
         }
         full.push(until_ready(world, &url, &journal).await?);

@@ -1,6 +1,6 @@
 //! What must hold once everything is mended, asked from outside.
 
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -13,7 +13,11 @@ use super::{
     case::{Action, Case, Flow, Replicas},
     witness::Witness,
 };
-use crate::app::{Client, jfrog::chain_ids};
+use crate::app::{
+    Client,
+    jfrog::chain_ids,
+    journal::{PENDING, entries, set_aside},
+};
 
 /// The token is mended: nothing is in the dark and both chains work.
 pub(super) const MENDED: &str = "select count(*) from tokens t where t.state = 'registered'
@@ -44,7 +48,7 @@ pub(super) async fn at_rest(witness: &Witness, journals: &[&Path], within: Durat
             let again =
                 "update jobs set due_at = now() + interval '4 s' where kind = 'sweep' and due_at > now() + interval '20 s'";
             witness.run(again).await;
-            let undone = witness.count(UNDONE).await != 0 || journals.iter().any(|dir| count(dir, "pending") > 0);
+            let undone = witness.count(UNDONE).await != 0 || journals.iter().any(|dir| entries(dir, PENDING) > 0);
             if !undone && orphans(witness).await.is_empty() {
                 return;
             }
@@ -52,11 +56,11 @@ pub(super) async fn at_rest(witness: &Witness, journals: &[&Path], within: Durat
         }
     };
     if tokio::time::timeout(within, asked).await.is_err() {
-        let pending: Vec<_> = journals.iter().map(|dir| count(dir, "pending")).collect();
+        let pending: Vec<_> = journals.iter().map(|dir| entries(dir, PENDING)).collect();
         let orphans = orphans(witness).await;
         panic!("no rest after {within:?}: pending {pending:?} orphans {orphans:?} {}", left(witness).await);
     }
-    assert!(journals.iter().all(|dir| count(dir, "unreadable") == 0), "a journal entry was set aside");
+    assert!(journals.iter().all(|dir| set_aside(dir) == 0), "a journal entry was set aside");
 }
 
 async fn left(witness: &Witness) -> String {
@@ -72,11 +76,6 @@ async fn orphans(witness: &Witness) -> Vec<String> {
     // What a rotation replaced is no orphan: it is JFrog's to end it, now, soon or never.
     let theirs = witness.alive().into_iter().filter(|token| token.replaced_by.is_none());
     theirs.map(|token| token.token_id.to_string()).filter(|id| !ours.contains(id)).collect()
-}
-
-fn count(journal: &Path, extension: &str) -> usize {
-    let files = fs::read_dir(journal).expect("the journal").flatten();
-    files.filter(|file| file.path().extension().is_some_and(|e| e == extension)).count()
 }
 
 /// Both chains can be rotated for real, and what was handed out before survives one rotation.

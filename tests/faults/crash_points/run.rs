@@ -16,7 +16,7 @@ use super::{
     rest,
     witness::Witness,
 };
-use crate::app::{Answer, Client, TIMING, TestApp, process::Replica};
+use crate::app::{Answer, Client, TIMING, TestApp, journal::until_pending, process::Replica};
 
 /// Short, so that what was replaced is swept soon.
 const REUSE_FOR: Duration = Duration::from_secs(1);
@@ -192,8 +192,7 @@ impl Scene<'_> {
         if self.case.point != Point::Journaled {
             return;
         }
-        let pending = std::fs::read_dir(self.journal(0)).expect("the journal").flatten();
-        assert_eq!(pending.filter(|file| file.path().extension().is_some_and(|e| e == "pending")).count(), 0, "it was replayed");
+        until_pending(self.journal(0), 0).await;
         // The others go on at once with what is missing still.
         if self.case.flow == Flow::Rotate {
             assert_eq!(self.witness.count(rest::MENDED).await, 1, "the pair is the current one at once");

@@ -1,10 +1,5 @@
 //! Full disks: Postgres' own, and that of the journal.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
-
 use serde_json::json;
 use token_broker::dev::postgres::Durability;
 
@@ -14,7 +9,10 @@ use super::{
     own::{Own, directory},
     pairs_waiting, until,
 };
-use crate::app::TestApp;
+use crate::app::{
+    TestApp,
+    journal::{COMMITTED, entries, logs},
+};
 
 const NAMES: [&str; 2] = ["deploy", "release"];
 /// Generations of all tokens, less the first of each: the rotations that Postgres knows of.
@@ -75,26 +73,18 @@ async fn a_full_disk_of_postgres_loses_nothing() {
     all_live(&app, &NAMES).await;
 }
 
-fn spares(journal: &Path) -> Vec<PathBuf> {
-    let files = std::fs::read_dir(journal).expect("the journal").flatten().map(|file| file.path());
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "spare")).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_of_the_journal_spends_nothing_and_keeps_what_was_begun() {
     let mut app = TestApp::start().await;
     app.register("deploy").await;
     app.stop().await;
-    let Some(disk) = SmallDisk::over(app.journal.path(), 1) else { return };
+    let Some(disk) = SmallDisk::over(app.journal.path(), 4) else { return };
     app.start_again().await;
     let before = app.ci.refresh("deploy", json!({})).await.expect(200);
 
     disk.fill();
-    // What was made beforehand, until it was full, is gone.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    for spare in spares(app.journal.path()) {
-        std::fs::remove_file(spare).expect("removes");
-    }
+    // What was made beforehand is gone.
+    logs(app.journal.path()).into_iter().for_each(|log| std::fs::remove_file(log).expect("removes"));
     disk.fill();
     for _ in 0..3 {
         let still = app.admin.refresh("deploy", json!({"max_age": 0, "wait": 1})).await.expect(200);
@@ -123,19 +113,21 @@ async fn a_full_disk_of_the_journal_spends_nothing_and_keeps_what_was_begun() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_of_the_journal_is_not_felt_while_there_are_entries_made_beforehand() {
+async fn a_full_disk_of_the_journal_is_not_felt_while_there_is_room_made_beforehand() {
     let mut app = TestApp::start().await;
     app.register("deploy").await;
     app.stop().await;
     let Some(disk) = SmallDisk::over(app.journal.path(), 16) else { return };
     app.start_again().await;
-    let spares = || spares(app.journal.path()).len();
-    until("entries made beforehand", async || spares() >= 64).await;
+    let size = || logs(app.journal.path()).iter().map(|log| std::fs::metadata(log).map_or(0, |file| file.len())).sum::<u64>();
+    until("room made beforehand", async || size() >= 1 << 20).await;
     disk.fill();
-    let made = spares();
+    let made = size();
     for spent in 1..=16 {
         let rotated = app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
         assert_eq!((rotated.json["refreshed"].as_bool(), app.simulator.refreshes()), (Some(true), spent), "{}", rotated.text);
     }
-    until("each of them used once", async || (spares(), pairs_waiting(app.journal.path())) == (made - 16, 0)).await;
+    until("all of them said to be committed", async || entries(app.journal.path(), COMMITTED) == 16).await;
+    assert_eq!((size(), pairs_waiting(app.journal.path())), (made, 0));
+    app.stop().await;
 }

@@ -11,12 +11,15 @@ mod own;
 mod read_only;
 mod silent;
 
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use serde_json::json;
 use token_broker::dev::simulator::Route;
 
-use crate::app::{Answer, Client, TestApp, TestDatabase};
+use crate::app::{
+    Answer, Client, TestApp, TestDatabase,
+    journal::{PENDING, entries},
+};
 use gate::{Gate, socket_of};
 
 /// A broker whose connections to the Postgres of all tests go through a gate.
@@ -74,6 +77,5 @@ fn refreshes_asked(app: &TestApp) -> usize {
 
 /// Journal entries that wait for Postgres.
 fn pairs_waiting(journal: &Path) -> usize {
-    let files = fs::read_dir(journal).expect("the journal").flatten().map(|file| file.path());
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "pending")).count()
+    entries(journal, PENDING)
 }

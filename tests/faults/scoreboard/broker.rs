@@ -1,6 +1,6 @@
 //! The broker on two hosts: the real binary twice, one Postgres, a journal each.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -13,7 +13,11 @@ use tokio::{
 };
 
 use super::schedule::{Caller, Fate, Moment, Round, Store};
-use crate::app::{Client, TestApp, process::Replica};
+use crate::app::{
+    Client, TestApp,
+    journal::{PENDING, entries},
+    process::Replica,
+};
 
 /// A heal waits for a lease of three seconds; everything else is start-up and a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -156,8 +160,7 @@ impl Hosts {
 
     /// Pairs that Postgres does not have yet.
     fn pending(&self) -> usize {
-        let files = fs::read_dir(self.journals[0].path()).expect("the journal").flatten();
-        files.filter(|file| file.path().extension().is_some_and(|extension| extension == "pending")).count()
+        entries(self.journals[0].path(), PENDING)
     }
 
     /// The oracle: a refresh for real by each replica, without a person.
