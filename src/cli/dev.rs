@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::Args;
+use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::{create_admin_key, serve};
@@ -88,7 +89,7 @@ async fn start(dir: &Path, options: &DevOptions) -> anyhow::Result<Parts> {
     let simulator = Simulator::start(free(options.simulator_listen), Some(dir.join("simulator.json"))).await?;
     eprintln!("starting the service …");
     let url = postgres.url("token_broker");
-    let running = serve::start(settings(dir, options, &url, &simulator)?, Some(Metrics::install()?)).await?;
+    let running = serve::start(settings(dir, options, &url, &simulator)?, Some(spawn_blocking(Metrics::install))).await?;
     let platform_key = platform_key(dir, &url).await?;
     let base = format!("http://{}", running.listen);
     let demo = demo::set_up(&base, &platform_key, &simulator, dir).await?;

@@ -9,7 +9,7 @@ use anyhow::Context;
 use tokio::{
     net::TcpSocket,
     signal::unix::{SignalKind, signal},
-    task::spawn_blocking,
+    task::{JoinHandle, spawn_blocking},
 };
 
 use crate::{
@@ -46,7 +46,7 @@ pub struct Running {
 /// One sentence on what is missing or wrong.
 pub(super) async fn run(options: &ServeOptions) -> anyhow::Result<()> {
     telemetry::init(options.log_format == LogFormat::Json);
-    let running = start(options.read()?, Some(Metrics::install()?)).await?;
+    let running = start(options.read()?, Some(spawn_blocking(Metrics::install))).await?;
     // Before anyone is told that it is ready: from then on it may be asked to stop.
     let asked = asked_to_stop();
     tracing::info!(listen = %running.listen, ops_listen = %running.ops_listen, "ready");
@@ -95,7 +95,7 @@ pub(super) async fn open(database: Database) -> anyhow::Result<(Store, Keys)> {
 ///
 /// # Errors
 /// One sentence on what is missing or wrong.
-pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Result<Running> {
+pub async fn start(settings: Settings, metrics: Option<JoinHandle<anyhow::Result<Metrics>>>) -> anyhow::Result<Running> {
     for instance in settings.instances.iter().filter(|instance| instance.url.starts_with("http:")) {
         tracing::warn!(instance = instance.name, "JFrog is spoken to without TLS");
     }
@@ -136,6 +136,11 @@ pub async fn start(settings: Settings, metrics: Option<Metrics>) -> anyhow::Resu
     report_journal(&keys, &store, &journal).await?;
     let recognised = recognise(&store, &journal, settings.adopt).await?;
     let (jfrog, issuers, courier) = clients.await??;
+    // It measures the processor's clock first, for milliseconds. Until it is there nothing is counted.
+    let metrics = match metrics {
+        Some(metrics) => Some(metrics.await??),
+        None => None,
+    };
     let authentication = Authentication::new(store.clone(), issuers, platform_admins);
     let others = Others { jfrog, courier, checkpoints: settings.checkpoints };
     let broker = Broker::new(authentication, store, others, keys, journal, recognised, settings.timing);

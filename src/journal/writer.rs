@@ -113,7 +113,11 @@ fn make_room(shared: &Shared, writer: &mut Option<Writer>) {
     };
     let made = match writer {
         Some(writer) if goes_on => writer.grow(pages).map(|()| None),
-        _ => Writer::begin(shared).map(Some),
+        _ => Writer::begin(&shared.dir, pages).and_then(|(mut begun, inode)| {
+            // For those who came meanwhile, too.
+            let pages = shared.state().wanted_pages();
+            begun.grow(pages).map(|()| Some((begun, inode)))
+        }),
     };
     let mut state = shared.state();
     let failed = match made {
@@ -148,14 +152,12 @@ fn is_current(state: &State, writer: Option<&Writer>) -> bool {
 
 impl Writer {
     /// A new log, and which file it is.
-    fn begin(shared: &Shared) -> io::Result<(Self, u64)> {
-        let path = shared.dir.join(format!("{}.{EXTENSION}", Uuid::now_v7()));
+    fn begin(dir: &Path, pages: usize) -> io::Result<(Self, u64)> {
+        let path = dir.join(format!("{}.{EXTENSION}", Uuid::now_v7()));
         let begin = || {
             let mut writer = Self { file: private_file(&path)?, path: path.as_path().into(), at: 0, end: 0 };
-            writer.grow(shared.state().wanted_pages())?;
-            sync_dir(&shared.dir)?;
-            // For those who came meanwhile, too.
-            writer.grow(shared.state().wanted_pages())?;
+            writer.grow(pages)?;
+            sync_dir(dir)?;
             let inode = writer.file.metadata()?.ino();
             Ok((writer, inode))
         };
