@@ -95,6 +95,11 @@ impl Journal {
         Ok(needs)
     }
 
+    /// Makes room for entries ahead of the first one, and waits for nothing.
+    pub fn make_room(&self) {
+        self.log.make_room();
+    }
+
     /// Whether preparing an entry waits for no disk.
     pub fn has_room(&self) -> bool {
         self.log.has_room()

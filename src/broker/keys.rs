@@ -91,13 +91,18 @@ impl Keys {
             damaged: Arc::default(),
             first_retired: Arc::default(),
         };
-        keys.check_canaries(store).await?;
-        let known = store.master_keys().await?;
-        for id in keys.master.ids().filter(|id| !known.iter().any(|known| known.id == *id)) {
+        let mut known = store.master_keys().await?;
+        keys.check_canaries(&known).await?;
+        let is_new = |id: &&str| !known.iter().any(|known| known.id == *id);
+        let new: Vec<&str> = keys.master.ids().filter(is_new).collect();
+        for id in &new {
             store.add_canary(id, &keys.master.canary(id).await?).await?;
         }
-        // Another replica may have been first with another key of the same id.
-        keys.check_canaries(store).await?;
+        if !new.is_empty() {
+            // Another replica may have been first with another key of the same id.
+            known = store.master_keys().await?;
+            keys.check_canaries(&known).await?;
+        }
         if known.iter().any(|known| known.id == keys.master.first() && known.retired_at.is_some()) {
             return Err(MasterKeyError::Retired(keys.master.first().to_owned()).into());
         }

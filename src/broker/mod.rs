@@ -211,8 +211,10 @@ impl Broker {
     /// The journal or Postgres cannot be read.
     pub async fn start(&self) -> Result<(), BrokerError> {
         if self.recognised.frozen.is_none() {
-            self.replay_journal().await?;
-            self.store.schedule(JobKind::CloseAudit, Uuid::nil(), Duration::ZERO).await?;
+            let scheduled = self.store.schedule(JobKind::CloseAudit, Uuid::nil(), Duration::ZERO);
+            let (replayed, scheduled) = tokio::join!(self.replay_journal(), scheduled);
+            replayed?;
+            scheduled?;
         }
         let (signals, signalled) = (self.signals.clone(), self.signals.subscribe());
         let (listener, worker) = (self.clone(), self.clone());
@@ -222,6 +224,8 @@ impl Broker {
         let checker = self.clone();
         self.spawn(async move { checker.check_wrapped_keys().await });
         if self.recognised.frozen.is_none() {
+            // Not before: the disk would keep Postgres from its commits.
+            self.journal.make_room();
             self.spawn(async move { worker.work(signalled).await });
         }
         Ok(())
