@@ -73,7 +73,11 @@ impl Broker {
     /// Commits what is pending and nobody has in hand, and removes what is old: now and then, for what went wrong meanwhile.
     pub(super) async fn tend_journal(&self) -> Result<(), BrokerError> {
         let journal = self.journal.clone();
-        blocking(move || journal.prune(KEPT)).await?;
+        blocking(move || {
+            journal.prune(KEPT);
+            Ok(())
+        })
+        .await?;
         // Committed ones are not looked at here; those that a failover lost may wait for their key service.
         let mut seen = Seen { blind: true, ..Seen::default() };
         self.replay_pending(&mut seen).await?.map_or(Ok(()), Err)

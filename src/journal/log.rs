@@ -8,7 +8,7 @@ use std::{
     fs, io,
     path::Path,
     sync::{Arc, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use uuid::Uuid;
@@ -175,40 +175,39 @@ impl Log {
         state.unopened.len() + state.unread
     }
 
-    /// Looks again at what could not be opened, and forgets logs to which nothing was written for `age` and in which nothing waits.
-    /// Blocks.
-    pub(super) fn prune(&self, age: Duration) -> io::Result<()> {
+    /// Looks again at what could not be opened, says again where entries stand, and forgets logs to which nothing was written for `age`
+    /// and in which nothing waits. Blocks.
+    pub(super) fn prune(&self, age: Duration) {
+        let unopened = std::mem::take(&mut self.shared.state().unopened);
+        let mut found = State::default();
+        unopened.iter().for_each(|path| found::find(path, &mut found));
         let logs: Vec<Arc<Path>> = {
             let mut state = self.shared.state();
-            for path in std::mem::take(&mut state.unopened) {
-                found::find(&path, &mut state);
-            }
-            state.logs.iter().filter(|there| there.whole).map(|there| Arc::clone(&there.path)).collect()
+            state.merge(found);
+            let unsaid = state.open.iter().filter(|(_, open)| open.standing != Standing::Pending);
+            let again: Vec<_> = unsaid.map(|(attempt, open)| Ask::Mark(*attempt, open.place.clone(), open.standing)).collect();
+            again.into_iter().for_each(|mark| ask(&self.shared, &mut state, mark));
+            state.logs.iter().map(|there| Arc::clone(&there.path)).collect()
         };
         for log in logs {
-            let is_old = |at: SystemTime| at.elapsed().is_ok_and(|past| past > age);
-            let gone = match fs::metadata(&log).and_then(|file| file.modified()) {
-                Ok(at) if is_old(at) => false,
-                Err(error) if is_gone(&error) => true,
-                _ => continue,
-            };
-            let mut state = self.shared.state();
-            let is_current = state.current.as_ref().is_some_and(|current| current.path == log);
-            let in_use = is_current && state.reserved > 0 || state.open.values().any(|open| open.place.log == log);
-            if in_use && !gone {
-                continue;
+            let forgotten = self.shared.state().forget(&log, age);
+            // A move to the next one takes a moment.
+            self.shared.work.notify_one();
+            if let Some(there) = forgotten
+                && let Err(error) = fs::remove_file(&log)
+                && !is_gone(&error)
+            {
+                tracing::warn!(log = %log.display(), %error, "a log of the journal could not be removed");
+                self.shared.state().logs.push(there);
             }
-            fs::remove_file(&log).or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })?;
-            state.logs.retain(|there| there.path != log);
-            state.open.retain(|_, open| open.place.log != log);
-            state.abandon(&log);
         }
-        Ok(())
     }
 
     /// Sets an entry aside, out of the way and not lost. Blocks.
     pub(super) fn set_aside(&self, attempt: Uuid, place: &Place) -> io::Result<()> {
         if let Some(record) = record_at(&place.log, place.at)? {
+            // What cannot be read now is nothing to be put away.
+            record.cut_short.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))?;
             set_aside_bytes(&self.shared.dir, &attempt.to_string(), &record.bytes)?;
         }
         self.mark(attempt, place.clone(), Standing::Discarded);
@@ -321,9 +320,24 @@ mod tests {
         drop(state);
         let kept: Vec<_> = journal.kept().0.into_iter().map(|entry| entry.place).collect();
         assert_eq!((journal.pending().len(), kept), (0, vec![place]));
-        journal.prune(Duration::ZERO).expect("prunes");
+        journal.prune(Duration::ZERO);
         assert_eq!(journal.kept().0.len(), 1, "nothing is forgotten meanwhile");
         entry.committed();
+    }
+
+    #[tokio::test]
+    async fn a_log_that_somebody_removed_is_forgotten_with_what_was_in_it() {
+        let (dir, journal) = journal();
+        drop(saved(&journal).await);
+        named(dir.path(), EXTENSION).iter().for_each(|log| fs::remove_file(log).expect("removes"));
+        journal.prune(Duration::from_secs(60));
+        assert!(journal.pending().is_empty());
+        // The next one is begun first.
+        while !journal.needs().expect("lists").master_keys.is_empty() {
+            journal.prune(Duration::from_secs(60));
+        }
+        saved(&journal).await.committed();
+        assert_eq!(named(dir.path(), EXTENSION).len(), 1);
     }
 
     #[tokio::test]

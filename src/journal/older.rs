@@ -23,46 +23,69 @@ use crate::secret::Sealed;
 /// A file's header had this many bytes, padded; the body's length and the body followed.
 pub(super) const HEADER: usize = 4096;
 
-/// From each kind of file: those first in which others may be kept, too. A spare's new name may not have come to the disk.
-const KINDS: [(&str, Standing); 4] = [
-    ("kept", Standing::Committed),
-    ("committed", Standing::Committed),
-    ("pending", Standing::Pending),
-    ("spare", Standing::Pending),
+/// How the names of these files end, and where what is in them stands. What waits comes first: a disk may have no room for all. A
+/// spare's new name may not have come to the disk.
+const KINDS: [[(&str, Standing); 2]; 2] = [
+    [("pending", Standing::Pending), ("spare", Standing::Pending)],
+    [("kept", Standing::Committed), ("committed", Standing::Committed)],
 ];
 
 /// Takes over what is there of them. How many files could not be, and are left for the next start.
 pub(super) fn convert(dir: &Path) -> io::Result<usize> {
-    let mut files = Vec::new();
-    for (extension, standing) in KINDS {
-        let paths = fs::read_dir(dir)?.flatten().map(|file| file.path());
-        files.extend(
-            paths.filter(|path| path.extension().is_some_and(|its| its == extension)).map(|path| (extension, standing, path)),
-        );
-    }
-    if files.is_empty() {
+    let files: Vec<PathBuf> = fs::read_dir(dir)?.flatten().map(|file| file.path()).collect();
+    let of =
+        |wanted: &'static str| files.iter().filter(move |path| path.extension().is_some_and(|extension| extension == wanted));
+    if KINDS.iter().flatten().all(|(extension, _)| of(extension).next().is_none()) {
         return Ok(0);
     }
-    Ok(take_over(dir, &files).unwrap_or_else(|error| {
-        tracing::error!(%error, "what an earlier version left in the journal cannot be taken over now");
-        files.len()
-    }))
-}
-
-fn take_over(dir: &Path, files: &[(&str, Standing, PathBuf)]) -> io::Result<usize> {
-    // A start that was cut short may have taken some over.
-    let (mut there, mut unread, mut all_kept) = (HashSet::new(), 0, true);
-    for path in fs::read_dir(dir)?.flatten().map(|file| file.path()).filter(|path| is_log(path)) {
-        match Records::of(&path) {
-            Ok(records) => there.extend(records.filter_map(|record| Some(record.ok()?.header().ok()?.attempt_id))),
+    // A start that was cut short may have taken some over; and a spare that was about to be used again is kept elsewhere.
+    let mut known = Known { logged: HashSet::new(), kept: HashSet::new(), all: true };
+    for log in files.iter().filter(|path| is_log(path)) {
+        let Ok(records) = Records::of(log) else {
             // Whoever opens it says so.
-            Err(_) => all_kept = false,
+            known.all = false;
+            continue;
+        };
+        for record in records {
+            match record.and_then(|record| record.header()) {
+                Ok(header) => drop(known.logged.insert(header.attempt_id)),
+                Err(_) => known.all = false,
+            }
         }
     }
-    let unfinished = dir.join("older.new");
-    let mut log = private_file(&unfinished)?;
+    for path in of("kept") {
+        match fs::read(path) {
+            Ok(bytes) => known.kept.extend(Kept(&bytes).map(|(header, _)| header.attempt_id)),
+            Err(_) => known.all = false,
+        }
+    }
+    let mut unread = 0;
+    for kinds in KINDS {
+        let files: Vec<_> =
+            kinds.iter().flat_map(|(extension, standing)| of(extension).map(move |path| (*extension, *standing, path))).collect();
+        unread += take_over(dir, &files, &mut known).unwrap_or_else(|error| {
+            tracing::error!(%error, "what an earlier version left in the journal cannot be taken over now");
+            drop(fs::remove_file(dir.join(UNFINISHED)));
+            files.len()
+        });
+    }
+    Ok(unread)
+}
+
+/// Attempts whose entries are elsewhere.
+struct Known {
+    logged: HashSet<Uuid>,
+    kept: HashSet<Uuid>,
+    /// Whether all of these could be read.
+    all: bool,
+}
+
+const UNFINISHED: &str = "older.new";
+
+fn take_over(dir: &Path, files: &[(&str, Standing, &PathBuf)], known: &mut Known) -> io::Result<usize> {
+    let mut log = private_file(&dir.join(UNFINISHED))?;
     log.set_len(0)?;
-    let mut done = Vec::new();
+    let (mut done, mut unread) = (Vec::new(), 0);
     for (extension, standing, path) in files {
         let entries = match fs::read(path).map(|bytes| entries(extension, &bytes)) {
             Ok(Ok(entries)) => entries,
@@ -74,26 +97,24 @@ fn take_over(dir: &Path, files: &[(&str, Standing, PathBuf)]) -> io::Result<usiz
             Err(error) => {
                 tracing::error!(path = %path.display(), %error, "a file of the journal cannot be read now");
                 unread += 1;
-                all_kept &= *extension != "kept";
                 continue;
             }
         };
-        // It may be kept in what could not be read.
-        if *extension == "spare" && !entries.is_empty() && !all_kept {
+        if *extension == "spare" && !entries.is_empty() && !known.all {
             tracing::error!(path = %path.display(), "a journal entry waits for other files to be read");
             unread += 1;
             continue;
         }
         for (header, body) in entries {
-            // What was about to be used again is kept elsewhere.
-            if there.insert(header.attempt_id) {
+            let is_kept = *standing == Standing::Pending && known.kept.contains(&header.attempt_id);
+            if !is_kept && known.logged.insert(header.attempt_id) {
                 log.write_all(&encode(*standing, &line(&header)?, &body)?)?;
             }
         }
         done.push(path);
     }
     log.sync_all()?;
-    fs::rename(unfinished, dir.join(format!("{}.{EXTENSION}", Uuid::now_v7())))?;
+    fs::rename(dir.join(UNFINISHED), dir.join(format!("{}.{EXTENSION}", Uuid::now_v7())))?;
     sync_dir(dir)?;
     // What is left is not taken over again.
     done.into_iter().for_each(|path| drop(fs::remove_file(path)));
@@ -211,7 +232,7 @@ mod tests {
             expected.sort();
             assert_eq!(waiting, expected);
             let kept: Vec<_> = journal.kept().0.into_iter().map(|entry| entry.header.attempt_id).collect();
-            assert_eq!(kept, [copied.attempt_id, logged.attempt_id, committed.attempt_id]);
+            assert_eq!(kept, [copied.attempt_id, logged.attempt_id, committed.attempt_id], "in the order of their files");
             assert_eq!(journal.needs().expect("lists").unread, 1, "it is looked at again");
             let left = ["pending", "spare", "committed", "kept"].map(|extension| named(dir.path(), extension).len());
             assert_eq!((left, named(dir.path(), "unreadable").len()), ([1, 0, 0, 0], 2));

@@ -55,25 +55,29 @@ pub(super) struct Record {
     /// Where it begins, in bytes.
     pub(super) at: u64,
     pub(super) standing: Standing,
-    /// All of it, as it lies there.
+    /// As it lies there, as far as it could be read.
     pub(super) bytes: Vec<u8>,
+    /// Why not all of it could be: the system's word.
+    pub(super) cut_short: Option<i32>,
     lengths: (usize, usize),
 }
 
 impl Record {
     /// # Errors
-    /// It is torn, or none.
+    /// It is torn, or none, or cannot be read now.
     pub(super) fn header(&self) -> io::Result<Header> {
-        let header = self.bytes.get(PREFIX..PREFIX + self.lengths.0).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(serde_json::from_slice(header)?)
+        Ok(serde_json::from_slice(self.part(PREFIX, self.lengths.0)?)?)
     }
 
     /// # Errors
-    /// It is torn.
+    /// It is torn, or cannot be read now.
     pub(super) fn body(&self) -> io::Result<Sealed> {
-        let begins = PREFIX + self.lengths.0;
-        let body = self.bytes.get(begins..begins + self.lengths.1).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Sealed::from_bytes(body.to_vec()))
+        Ok(Sealed::from_bytes(self.part(PREFIX + self.lengths.0, self.lengths.1)?.to_vec()))
+    }
+
+    fn part(&self, begins: usize, length: usize) -> io::Result<&[u8]> {
+        let missing = || self.cut_short.map_or(io::ErrorKind::InvalidData.into(), io::Error::from_raw_os_error);
+        self.bytes.get(begins..begins + length).ok_or_else(missing)
     }
 }
 
@@ -144,8 +148,15 @@ impl Records {
             let behind = self.at;
             self.at += more as u64;
             self.used = self.at;
-            bytes.extend(self.bytes(behind, more)?);
-            return Ok(Some(Record { at, standing, bytes, lengths }));
+            // Whose it is may be known although not all of it can be read now.
+            let cut_short = match self.bytes(behind, more) {
+                Ok(more) => {
+                    bytes.extend(more);
+                    None
+                }
+                Err(error) => error.raw_os_error(),
+            };
+            return Ok(Some(Record { at, standing, bytes, cut_short, lengths }));
         }
         Ok(None)
     }
@@ -168,7 +179,7 @@ pub(super) fn record_at(path: &Path, at: u64) -> io::Result<Option<Record>> {
 pub(super) fn header_of(path: &Path) -> io::Result<Header> {
     let bytes = std::fs::read(path)?;
     match lengths(&bytes) {
-        Some(lengths) => Record { at: 0, standing: Standing::Pending, bytes, lengths }.header(),
+        Some(lengths) => Record { at: 0, standing: Standing::Pending, bytes, cut_short: None, lengths }.header(),
         None => older::header_of(&bytes),
     }
 }

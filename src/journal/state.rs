@@ -2,18 +2,18 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{entry::Place, record::Standing};
+use super::{entry::Place, is_gone, record::Standing};
 
 /// After so long the next log is begun: a log is forgotten as a whole.
 const A_LOG: Duration = Duration::from_secs(3600);
@@ -82,6 +82,8 @@ pub(super) struct Current {
     pub(super) path: Arc<Path>,
     pub(super) inode: u64,
     pub(super) since: Instant,
+    /// Whether the next one is to be begun, whatever its age.
+    pub(super) retired: bool,
     /// Left on disk.
     pub(super) pages: usize,
 }
@@ -145,6 +147,38 @@ impl State {
         self.current.take_if(|current| *current.path == *log);
     }
 
+    /// Adds what was found later. What is known of an entry is newer.
+    pub(super) fn merge(&mut self, found: Self) {
+        for (attempt, open) in found.open {
+            self.open.entry(attempt).or_insert(open);
+        }
+        self.logs.extend(found.logs);
+        self.unopened.extend(found.unopened);
+        self.unread += found.unread;
+    }
+
+    /// A log to which nothing was written for `age`, and in which nothing waits: it may be removed. The one that is written to makes way
+    /// for the next one first. One that was removed by somebody else is forgotten with all that was in it.
+    pub(super) fn forget(&mut self, log: &Arc<Path>, age: Duration) -> Option<There> {
+        let is_old = |at: SystemTime| at.elapsed().is_ok_and(|past| past > age);
+        match fs::metadata(log).and_then(|file| file.modified()) {
+            Ok(at) if is_old(at) => {}
+            Err(error) if is_gone(&error) && log.parent().is_some_and(Path::exists) => {
+                self.open.retain(|_, open| open.place.log != *log)
+            }
+            _ => return None,
+        }
+        if self.open.values().any(|open| open.place.log == *log) {
+            return None;
+        }
+        if let Some(current) = self.current.as_mut().filter(|current| current.path == *log) {
+            (current.retired, self.wanted) = (true, true);
+            return None;
+        }
+        let at = self.logs.iter().position(|there| there.path == *log && there.whole)?;
+        Some(self.logs.swap_remove(at))
+    }
+
     /// An entry that waits for Postgres.
     pub(super) fn waits(&mut self, attempt: Uuid, place: Place, master_key: String) {
         if let Some(there) = self.logs.iter_mut().find(|there| there.path == place.log) {
@@ -157,7 +191,7 @@ impl State {
 impl Current {
     /// Whether it is young enough.
     pub(super) fn goes_on(&self) -> bool {
-        self.since.elapsed() <= A_LOG
+        !self.retired && self.since.elapsed() <= A_LOG
     }
 }
 

@@ -52,7 +52,8 @@ pub(super) fn write(shared: &Shared) {
                 Ask::Mark(attempt, place, standing) => mark(shared, writer.as_ref(), attempt, &place, standing),
             }
         }
-        // Whoever waits for the disk comes first.
+        // Whoever waits for the disk comes first; of them, whoever needs no more than its room.
+        saves.sort_by_key(|save| save.record.len());
         if !saves.is_empty() {
             save(shared, &mut writer, saves);
         }
@@ -113,22 +114,14 @@ fn make_room(shared: &Shared, writer: &mut Option<Writer>) {
     };
     let made = match writer {
         Some(writer) if goes_on => writer.grow(pages).map(|()| None),
-        _ => Writer::begin(&shared.dir, pages).and_then(|(mut begun, inode)| {
-            // For those who came meanwhile, too.
-            let pages = shared.state().wanted_pages();
-            begun.grow(pages).map(|()| Some((begun, inode)))
-        }),
+        _ => Writer::begin(shared, pages).map(Some),
     };
     let mut state = shared.state();
-    let failed = match made {
-        Ok(Some((begun, inode))) => {
-            state.begin(Current { path: Arc::clone(&begun.path), inode, since: Instant::now(), pages: 0 });
-            *writer = Some(begun);
-            None
-        }
-        Ok(None) => None,
-        Err(error) => Some(error),
-    };
+    let (begun, failed) = made.map_or_else(|error| (None, Some(error)), |begun| (begun, None));
+    let before = begun.map(|(begun, inode)| {
+        state.begin(Current { path: Arc::clone(&begun.path), inode, since: Instant::now(), retired: false, pages: 0 });
+        writer.replace(begun)
+    });
     if let Some(error) = &failed {
         tracing::warn!(%error, "no room could be made in the journal");
     }
@@ -136,6 +129,8 @@ fn make_room(shared: &Shared, writer: &mut Option<Writer>) {
     say_what_is_left(&mut state, writer.as_ref());
     drop(state);
     shared.room.notify_all();
+    // The disk may have something to do with it.
+    drop(before);
 }
 
 fn say_what_is_left(state: &mut State, writer: Option<&Writer>) {
@@ -152,12 +147,15 @@ fn is_current(state: &State, writer: Option<&Writer>) -> bool {
 
 impl Writer {
     /// A new log, and which file it is.
-    fn begin(dir: &Path, pages: usize) -> io::Result<(Self, u64)> {
-        let path = dir.join(format!("{}.{EXTENSION}", Uuid::now_v7()));
+    fn begin(shared: &Shared, pages: usize) -> io::Result<(Self, u64)> {
+        let path = shared.dir.join(format!("{}.{EXTENSION}", Uuid::now_v7()));
         let begin = || {
             let mut writer = Self { file: private_file(&path)?, path: path.as_path().into(), at: 0, end: 0 };
             writer.grow(pages)?;
-            sync_dir(dir)?;
+            sync_dir(&shared.dir)?;
+            // For those who came meanwhile, too.
+            let pages = shared.state().wanted_pages();
+            writer.grow(pages)?;
             let inode = writer.file.metadata()?.ino();
             Ok((writer, inode))
         };
