@@ -87,8 +87,10 @@ impl Log {
                 return Err(io::Error::new(error.kind(), Arc::clone(error)));
             }
             state.wanted = true;
+            state.waiting += 1;
             self.shared.work.notify_one();
             state = self.shared.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
     }
 

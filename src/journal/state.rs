@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) asks: Vec<Ask>,
     /// Entries for which room is kept.
     pub(super) reserved: usize,
+    /// Who waits for room: it is made for all of them at once.
+    pub(super) waiting: usize,
     /// The log that is written to.
     pub(super) current: Option<Current>,
     /// Whether more room is wanted; how often it was tried, and what came of the last time.
@@ -124,9 +126,9 @@ impl State {
         self.current.as_ref().is_none_or(is_low)
     }
 
-    /// For those in flight, and as many as are kept beforehand.
+    /// For those in flight, those who wait, and as many as are kept beforehand: the more, the more there are.
     pub(super) fn wanted_pages(&self) -> usize {
-        (self.reserved + ROOM) * PAGES_EACH
+        (self.reserved + self.waiting + ROOM.max(self.reserved)) * PAGES_EACH
     }
 
     /// To make room, and what came of it.

@@ -12,14 +12,23 @@ use axum::response::{IntoResponse, Response};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
+use tokio::net::TcpSocket;
 use tower::util::MapResult;
 
 pub(super) type Handle = axum_server::Handle<SocketAddr>;
 
+/// Connections that wait to be accepted: the service calls for a thousand tokens at once, and who finds no room tries again after a second.
+const BACKLOG: u32 = 4096;
+
 /// Binds at once; the future serves until the handle is shut down.
 pub(super) fn bind(listen: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(listen).with_context(|| format!("listening on {listen}"))?;
-    listener.set_nonblocking(true)?;
+    let bound = || {
+        let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(listen)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    let listener = bound().with_context(|| format!("listening on {listen}"))?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }
