@@ -258,7 +258,12 @@ impl Broker {
             return Ok(Some(body.clone()));
         }
         let (journal, place) = (self.journal.clone(), entry.place.clone());
-        Ok(blocking(move || journal.read(&place)).await?.and_then(|entry| entry.body))
+        match blocking(move || journal.read(&place)).await {
+            Ok(entry) => Ok(entry.and_then(|entry| entry.body)),
+            // The system's word, not the file's.
+            Err(error) if error.raw_os_error().is_some() => Err(error.into()),
+            Err(_) => Err(OpenError::Format.into()),
+        }
     }
 
     async fn set_aside(&self, attempt: Uuid, place: &Place, error: &(dyn std::error::Error + Sync)) {

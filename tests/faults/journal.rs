@@ -6,8 +6,13 @@ use serde_json::json;
 
 use crate::app::{
     TestApp,
-    journal::{COMMITTED, PENDING, change, entries, set_aside, uncommit, until_pending},
+    journal::{COMMITTED, PENDING, change, entries, logs, set_aside, uncommit, until_pending},
 };
+
+const REMEMBER: &str = "create table kept_chains as select * from chains; create table kept_tokens as select * from tokens";
+const FORGET: &str =
+    "delete from tokens; insert into tokens select * from kept_tokens; insert into chains select * from kept_chains;
+                      drop table kept_chains, kept_tokens";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_whose_commit_failed_is_committed_by_the_next_start() {
@@ -48,20 +53,36 @@ async fn a_pair_whose_commit_failed_is_committed_by_the_next_start() {
 async fn a_row_that_a_failover_set_back_is_mended_from_a_committed_entry() {
     let mut app = TestApp::start().await;
     app.register("deploy").await;
-    app.database.run("create table kept_chains as select * from chains; create table kept_tokens as select * from tokens").await;
+    app.database.run(REMEMBER).await;
     let rotated = app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
     app.stop().await;
     // The standby that took over has not seen the last commit.
-    app.database
-        .run(
-            "delete from tokens; insert into tokens select * from kept_tokens; insert into chains select * from kept_chains;
-             drop table kept_chains, kept_tokens",
-        )
-        .await;
+    app.database.run(FORGET).await;
     app.start_again().await;
     let now = app.ci.refresh("deploy", json!({})).await.expect(200);
     assert_eq!(now.access_token(), rotated.access_token());
     assert_eq!(now.json["generation"], rotated.json["generation"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_committed_entry_that_is_torn_is_set_aside_when_it_is_needed_and_blocks_nothing() {
+    let mut app = TestApp::start().await;
+    app.register("deploy").await;
+    app.database.run(REMEMBER).await;
+    app.admin.refresh("deploy", json!({"max_age": 0})).await.expect(200);
+    app.stop().await;
+    app.database.run(FORGET).await;
+    let log = logs(app.journal.path()).pop().expect("a log");
+    let bytes = fs::read(&log).expect("reads");
+    let last = bytes.chunks(4096).rposition(|page| page.starts_with(COMMITTED)).expect("the rotation's");
+    fs::write(&log, &bytes[..last * 4096 + 1_500]).expect("is torn");
+    app.start_again().await;
+    until_pending(app.journal.path(), 0).await;
+    assert_eq!(set_aside(app.journal.path()), 1);
+    app.ci.refresh("deploy", json!({})).await.expect(200);
+    app.stop().await;
+    app.start_again().await;
+    assert_eq!(set_aside(app.journal.path()), 1, "it is not looked at again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
