@@ -38,10 +38,7 @@ impl Metrics {
             "token_broker_audit_batches_total",
             "Looks for audit events to be closed into a batch, by outcome; not_posted: a checkpoint was not taken."
         );
-        metrics::describe_gauge!(
-            "token_broker_journal_backlog",
-            "Entries of this replica's journal that wait for Postgres or for JFrog."
-        );
+        metrics::describe_gauge!("token_broker_journal_backlog", "Entries of this replica's journal that wait for Postgres.");
         metrics::describe_gauge!("token_broker_chains", "Chains by state.");
         metrics::describe_gauge!("token_broker_data_keys", "Data keys: those that seal, and old ones.");
         metrics::describe_gauge!("token_broker_reseal_rows", "Rows of teams with old data keys: sealed anew, or left to be.");
