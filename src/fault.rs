@@ -16,7 +16,7 @@ pub enum Point {
     Journaled,
     /// The pair is in Postgres; its entry still says pending, nobody was answered.
     Committed,
-    /// The entry says committed; nobody was answered.
+    /// The entry is to say committed, and may not yet; nobody was answered.
     Marked,
     /// A dead owner's attempt was ended; nothing is mended yet.
     Recovered,
