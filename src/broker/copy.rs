@@ -17,14 +17,13 @@ pub struct Recognised {
     pub frozen: Option<String>,
 }
 
-/// Compares the database with where it ran last, and with the journal directory. With `adopt` a copy becomes an installation of
+/// Compares the `database` with where it ran last, and with the journal directory. With `adopt` a copy becomes an installation of
 /// its own, and a journal of another installation this one's: its pairs are committed where they fit.
 ///
 /// # Errors
 /// Postgres, or the directory.
-pub async fn recognise(store: &Store, journal: &Journal, adopt: bool) -> anyhow::Result<Recognised> {
+pub async fn recognise(store: &Store, mut database: Installation, journal: &Journal, adopt: bool) -> anyhow::Result<Recognised> {
     let kept = journal.installation()?;
-    let mut database = store.installation().await.context("reading which installation the database is")?;
     if let Some(why) = stranger(&database, kept) {
         if !adopt {
             tracing::error!(
@@ -40,6 +39,9 @@ pub async fn recognise(store: &Store, journal: &Journal, adopt: bool) -> anyhow:
             database = store.installation().await.context("reading which installation the database is")?;
         }
         tracing::warn!(why, installation = %database.id, "adopted: from now on this is an installation of its own");
+    }
+    if database.is_new {
+        store.settle_down().await.context("taking down which database this is")?;
     }
     if kept != Some(database.id) {
         journal.belong_to(database.id)?;

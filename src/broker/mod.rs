@@ -273,8 +273,10 @@ impl Parts {
     /// # Errors
     /// The failing part.
     pub async fn ready(&self) -> Result<(), BrokerError> {
-        self.store.promptly(|store| async move { store.ping().await }).await?;
-        self.keys.ready(&self.store).await?;
+        let answers = self.store.promptly(|store| async move { store.ping().await });
+        let (answers, ready) = tokio::join!(answers, self.keys.ready(&self.store));
+        answers?;
+        ready?;
         self.not_frozen()
     }
 

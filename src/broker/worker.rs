@@ -48,6 +48,8 @@ impl Broker {
         };
         // Made once: a timer made anew at each turn would never ring while signals keep coming.
         let (mut jobs, mut journal, mut report) = (every(self.timing.poll), every(TEND_JOURNAL), every(REPORT));
+        // The start has just told.
+        report.reset();
         let mut keys = every(self.keys.keep_every());
         let (mut connected, mut more) = (false, false);
         loop {

@@ -76,19 +76,28 @@ pub fn asked_to_stop() -> impl Future<Output = ()> {
 /// # Errors
 /// One sentence on what is missing or wrong.
 pub(super) async fn open(database: Database) -> anyhow::Result<(Store, Keys)> {
-    // Most starts find nothing to migrate: the pool's first connection does not wait for it, and is tried again if it was too early.
-    let early = Store::connect(database.connect.clone(), database.connections);
-    let (migrated, early) = tokio::join!(store::migrate(database.migrate), early);
-    migrated.context("DATABASE_URL: the database cannot be reached or migrated")?;
-    let store = match early {
-        Ok(store) => store,
-        Err(_) => Store::connect(database.connect, database.connections)
-            .await
-            .context("DATABASE_URL: connecting as token_broker_app")?,
+    // Most starts find nothing to migrate.
+    let store = match migrated_already(&database).await {
+        Some(store) => store,
+        None => {
+            store::migrate(database.migrate).await.context("DATABASE_URL: the database cannot be reached or migrated")?;
+            let connected = Store::connect(database.connect, database.connections);
+            connected.await.context("DATABASE_URL: connecting as token_broker_app")?
+        }
     };
     let keys =
         Keys::open(database.master_keys, &store, database.keys_kept).await.context("TOKEN_BROKER_MASTER_KEYS is not usable")?;
     Ok((store, keys))
+}
+
+/// The database, if there is nothing to migrate. Why it may not be had is found out by who migrates it.
+async fn migrated_already(database: &Database) -> Option<Store> {
+    let store = Store::connect(database.connect.clone(), database.connections).await.ok()?;
+    if store.is_migrated().await.unwrap_or(false) {
+        return Some(store);
+    }
+    store.close().await;
+    None
 }
 
 /// Starts the service: ready when it returns.
@@ -133,8 +142,10 @@ pub async fn start(settings: Settings, metrics: Option<JoinHandle<anyhow::Result
     let (opened, journal) = tokio::join!(open(settings.database), journal);
     let (store, keys) = opened?;
     let journal = journal?.context("TOKEN_BROKER_JOURNAL_DIR is not usable")?;
-    report_journal(&keys, &store, &journal).await?;
-    let recognised = recognise(&store, &journal, settings.adopt).await?;
+    let (reported, installation) = tokio::join!(report_journal(&keys, &store, &journal), store.installation());
+    reported?;
+    let installation = installation.context("reading which installation the database is")?;
+    let recognised = recognise(&store, installation, &journal, settings.adopt).await?;
     let (jfrog, issuers, courier) = clients.await??;
     // It measures the processor's clock first, for milliseconds. Until it is there nothing is counted.
     let metrics = match metrics {

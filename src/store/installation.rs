@@ -13,23 +13,34 @@ pub struct Installation {
     pub previous_ids: Vec<Uuid>,
     /// The service ran last on another server or another database: this one is a copy, or was restored.
     pub is_copy: bool,
+    /// It has not run yet.
+    pub is_new: bool,
 }
 
 impl Store {
-    /// Which installation this is. The first start takes down which database it ran on.
+    /// Which installation this is.
     ///
     /// # Errors
     /// Postgres.
     pub async fn installation(&self) -> Result<Installation> {
+        Ok(sqlx::query_as!(
+            Installation,
+            r#"select id, previous_ids, coalesce(database_identity <> database_identity(), false) as "is_copy!",
+                      database_identity is null as "is_new!" from installation"#
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
+    /// Takes down which database it runs on, at its first start.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub async fn settle_down(&self) -> Result<()> {
         sqlx::query!("update installation set database_identity = database_identity() where database_identity is null")
             .execute(&self.pool)
             .await?;
-        let row = sqlx::query!(
-            r#"select id, previous_ids, database_identity is distinct from database_identity() as "is_copy!" from installation"#
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(Installation { id: row.id, previous_ids: row.previous_ids, is_copy: row.is_copy })
+        Ok(())
     }
 
     /// Makes the copy `of` an installation of its own, with a new id: its markers are no longer the original's. Nothing happens

@@ -100,6 +100,9 @@ const PLANNED_ONCE: [(&str, &str); 7] = [
 /// How long a connection may take to show that it still works.
 const PING: Duration = Duration::from_secs(1);
 
+/// Connections that are made at once: one that was just given back is not at hand yet, and a start would wait for another.
+const AT_START: u32 = 2;
+
 /// When Postgres last said that it takes no writes. Connections that were there then are not used again: one that was born
 /// read-only stays so when the server has long begun to write again.
 static READ_ONLY: Mutex<Option<Instant>> = Mutex::new(None);
@@ -244,7 +247,11 @@ impl Store {
                     tokio::time::timeout(PING, connection.ping()).await.map_err(|_| sqlx::Error::WorkerCrashed)?.map(|()| true)
                 })
             });
-        let pool = pools.clone().max_connections(connections).connect_with(planned_once).await?;
+        let pool = pools.clone().max_connections(connections).connect_lazy_with(planned_once);
+        for _ in 1..AT_START.min(connections) {
+            let pool = pool.clone();
+            tokio::spawn(async move { drop(pool.acquire().await) });
+        }
         let audit_pool = pools.max_connections(AUDIT_CONNECTIONS).connect_lazy_with(options);
         // A pooler in between may have dropped the options: then nothing would keep the teams apart.
         let bound = sqlx::query_scalar!(
@@ -267,6 +274,17 @@ impl Store {
             told: Gather::default(),
             assurance: Arc::default(),
         })
+    }
+
+    /// Whether the migrations that were applied are those that are compiled in.
+    ///
+    /// # Errors
+    /// Postgres; or there were none.
+    pub async fn is_migrated(&self) -> Result<bool> {
+        let applied = sqlx::query!("select version, checksum, success from _sqlx_migrations order by version");
+        let applied = applied.fetch_all(&self.pool).await?;
+        let applied = applied.iter().map(|row| (row.version, row.checksum.as_slice(), row.success));
+        Ok(applied.eq(MIGRATOR.iter().map(|ours| (ours.version, &*ours.checksum, true))))
     }
 
     /// Whether Postgres answers and would take a write.

@@ -90,8 +90,8 @@ impl Keys {
         let mut after = Uuid::nil();
         loop {
             let page = store.wrapped_keys("", after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.id;
+            // One that is not full is the last.
+            let next = page.last().map(|last| last.id).filter(|_| page.len() >= PAGE as usize);
             for key in page.into_iter().filter(|key| self.master.has(&key.wrapped.master_key_id)) {
                 let id = key.id.to_string();
                 // Ten thousand calls to a key service would make a start last for minutes: they are made behind it.
@@ -101,6 +101,8 @@ impl Keys {
                     self.master.check_form(&id, &key.wrapped)?;
                 }
             }
+            let Some(next) = next else { return Ok(()) };
+            after = next;
         }
     }
 

@@ -60,8 +60,10 @@ impl Issuers {
         for (at, issuer) in list.iter().enumerate() {
             ensure!(list[..at].iter().all(|earlier| earlier.url != issuer.url), "issuer {} is listed twice", issuer.url);
         }
-        let client = outbound::client(route, CLIENT_TIMEOUT)?;
-        let list = list.into_iter().map(|settings| Arc::new(Issuer::new(settings, client.clone()))).collect();
+        // Where nobody is to be asked, the system's certificates are not read for it.
+        let client = (!list.is_empty()).then(|| outbound::client(route, CLIENT_TIMEOUT)).transpose()?;
+        let each = list.into_iter().zip(client.into_iter().cycle());
+        let list = each.map(|(settings, client)| Arc::new(Issuer::new(settings, client))).collect();
         Ok(Self { list, audience: audience.into() })
     }
 
