@@ -15,9 +15,16 @@ pub struct Actor {
     pub address: Option<String>,
 }
 
+const SYSTEM: &str = "system";
+
 impl Actor {
     /// The service acting for itself: recovery, healing, keeping alive.
     pub fn system() -> Self {
-        Self { name: "system".to_owned(), recognised_by: serde_json::json!({}), request_id: None, address: None }
+        Self { name: SYSTEM.to_owned(), recognised_by: serde_json::json!({}), request_id: None, address: None }
+    }
+
+    /// Whether it is that.
+    pub fn is_system(&self) -> bool {
+        self.name == SYSTEM
     }
 }

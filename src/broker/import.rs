@@ -62,7 +62,9 @@ impl Broker {
             };
             let attempt = broker.store.begin_attempt(&attempt, &actor).await?.ok_or(BrokerError::Busy)?;
             let key = broker.keys.sealing_key(&broker.store, team.id).await?;
-            broker.commit(&attempt, &Pair::pasted(request.access_token, request.refresh_token), None, key, &actor).await?;
+            broker
+                .commit(&broker.store, &attempt, &Pair::pasted(request.access_token, request.refresh_token), None, key, &actor)
+                .await?;
             let built = broker.build(team.id, id, &actor).await?;
             broker.registered(&team, id, built).await
         };

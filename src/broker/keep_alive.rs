@@ -57,9 +57,10 @@ impl Broker {
         }
         let wave_break = SPREAD.mul_f64(rand::rng().random());
         tokio::time::sleep(wave_break).await;
-        let Some((_place, view)) = self.place(view).await? else { return Ok(Settled::Done) };
+        let Some((place, view)) = self.place(view).await? else { return Ok(Settled::Done) };
         let start = || Start { view: Some(view.clone()), wanted: None };
         let (advance, _) = self.advance_for((view.team_id, view.name.clone(), false), &Actor::system(), start).await;
+        drop(place);
         Ok(Settled::Later(match advance {
             Advance::Changed => self.until_next(&view).await?,
             Advance::NotDue { .. } => until(&view, view.rotatable_at).max(Duration::from_secs(1)),
@@ -70,7 +71,7 @@ impl Broker {
 
     /// After a rotation the other chain is the older one: its own half life says when. That JFrog knows the user has just been seen.
     async fn until_next(&self, view: &TokenView) -> Result<Duration, BrokerError> {
-        let now = self.store.token_by_id(view.team_id, view.id).await?.filter(|now| now.missing().is_none());
+        let now = self.background.token_by_id(view.team_id, view.id).await?.filter(|now| now.missing().is_none());
         let next = now.as_ref().and_then(|now| Some(until_half_life(now, now.older()?)));
         Ok(next.unwrap_or_default().min(jittered(PROBE)).max(Duration::from_secs(1)))
     }

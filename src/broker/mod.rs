@@ -74,6 +74,7 @@ pub use trust_rules::{ExplainOf, Explained, Explanation, TrustRule};
 pub use webhooks::WEBHOOK_EVENTS;
 
 use crate::{
+    actor::Actor,
     identity::Authentication,
     jfrog::Jfrog,
     journal::Journal,
@@ -114,6 +115,8 @@ pub struct Broker(Arc<Parts>);
 #[derive(Debug)]
 pub struct Parts {
     store: Store,
+    /// The same, for what nobody waits for.
+    background: Store,
     jfrog: Jfrog,
     courier: Courier,
     checkpoints: Option<Destination>,
@@ -175,6 +178,7 @@ impl Broker {
         let room = |jobs| Arc::new(Semaphore::new(jobs));
         Self(Arc::new(Parts {
             authentication,
+            background: store.unhurried(),
             store,
             jfrog,
             courier,
@@ -261,6 +265,11 @@ impl Parts {
     /// Who is calling.
     pub fn authentication(&self) -> &Authentication {
         &self.authentication
+    }
+
+    /// For whom it is done: only callers are in a hurry.
+    fn store_for(&self, actor: &Actor) -> &Store {
+        if actor.is_system() { &self.background } else { &self.store }
     }
 
     /// Refuses whatever spends, makes or revokes, where this is a copy.

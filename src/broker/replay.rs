@@ -202,7 +202,7 @@ impl Broker {
             tracing::warn!(token = view.name, "a pair in the journal was revoked meanwhile: what is there stays");
         } else if expected {
             let key = self.keys.sealing_key(&self.store, attempt.team_id).await?;
-            let (committed, _) = self.commit(&attempt, &pair, None, key, &Actor::system()).await?;
+            let (committed, _) = self.commit(&self.store, &attempt, &pair, None, key, &Actor::system()).await?;
             seen.views.remove(&view.id);
             tracing::warn!(token = view.name, ?committed, "a pair was committed from the journal");
             metrics::counter!("token_broker_journal_replays_total").increment(1);

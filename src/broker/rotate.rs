@@ -23,7 +23,7 @@ use crate::{
     fault::{self, Point},
     jfrog::{Outcome, Pair, Reason, Rejection, Vitality, parse_pair},
     journal::Prepared,
-    store::{Attempt, AttemptRow, ChainState, Committed, Ending, HandOut, NewAttempt, StoreError, TokenView},
+    store::{Attempt, AttemptRow, ChainState, Committed, Ending, HandOut, NewAttempt, Store, StoreError, TokenView},
 };
 
 /// After a definite refusal to make a missing chain, the token lives on the other alone for so long.
@@ -76,7 +76,7 @@ impl Broker {
             master_key: Some(entry_key.wrapped.master_key_id.clone()),
         };
         fault::point(Point::BeforeBegin).await;
-        let Some(attempt) = self.store.begin_attempt(&new, actor).await? else {
+        let Some(attempt) = self.store_for(actor).begin_attempt(&new, actor).await? else {
             self.keys.still_wraps(&self.store).await?;
             return Ok(Ended::NotBegun);
         };
@@ -169,7 +169,7 @@ impl Broker {
             Committed::Superseded
         } else {
             let (wanted, began) = (self.still_wanted(plan).await, Instant::now());
-            let (committed, handed) = self.commit(&attempt, &pair, wanted, sealing_key, actor).await?;
+            let (committed, handed) = self.commit(self.store_for(actor), &attempt, &pair, wanted, sealing_key, actor).await?;
             if let Some((wanted, handed)) = wanted.and_then(Weak::upgrade).zip(handed) {
                 wanted.put(began, handed);
             }
@@ -210,6 +210,7 @@ impl Broker {
     /// waits for it and it is good enough. If the answer to that is lost, it is handed out once more, and audited twice.
     pub(super) async fn commit(
         &self,
+        store: &Store,
         attempt: &Attempt,
         pair: &Pair,
         wanted: Option<&Weak<Wanted>>,
@@ -222,7 +223,7 @@ impl Broker {
             let commit = async || {
                 // Who has given up meanwhile is handed nothing.
                 let wanted = wanted.and_then(Weak::upgrade).map(|wanted| wanted.rule.clone());
-                self.store.ended_by(LONGEST_COMMIT, self.store.commit_pair(attempt, &sealed, wanted, actor)).await
+                store.ended_by(LONGEST_COMMIT, store.commit_pair(attempt, &sealed, wanted, actor)).await
             };
             match commit.retry(patience).when(|error| matches!(error, StoreError::Unavailable(_))).await {
                 // This took so long that the key was closed meanwhile: the pair is sealed with the one that took its place.
@@ -238,7 +239,7 @@ impl Broker {
                 other => {
                     let committed = other?;
                     if committed.0 == Committed::Yes {
-                        let (store, token) = (self.store.clone(), attempt.token_id);
+                        let (store, token) = (store.clone(), attempt.token_id);
                         // Those who wait here are answered first. Nobody waits for it: who misses the signal looks again.
                         self.spawn(async move {
                             tokio::time::sleep(TOLD_AFTER).await;

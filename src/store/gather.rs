@@ -30,7 +30,10 @@ type Answer<R> = oneshot::Sender<Result<R>>;
 
 /// What is asked of Postgres, by team: row-level security lets a statement see one.
 #[derive(Debug)]
-pub(super) struct Gather<A, R>(Arc<Mutex<HashMap<Uuid, Waiting<A, R>>>>);
+pub(super) struct Gather<A, R> {
+    teams: Arc<Mutex<HashMap<Uuid, Waiting<A, R>>>>,
+    linger: Duration,
+}
 
 #[derive(Debug)]
 struct Waiting<A, R> {
@@ -46,13 +49,20 @@ impl<A, R> Waiting<A, R> {
 
 impl<A, R> Clone for Gather<A, R> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self { teams: Arc::clone(&self.teams), linger: self.linger }
     }
 }
 
 impl<A, R> Default for Gather<A, R> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self::lingering(Duration::ZERO)
+    }
+}
+
+impl<A, R> Gather<A, R> {
+    /// For those who are in no hurry: before each statement it waits so long for more of them.
+    pub(super) fn lingering(linger: Duration) -> Self {
+        Self { teams: Arc::default(), linger }
     }
 }
 
@@ -67,7 +77,7 @@ impl<A: Clone + Send + 'static, R: Send + 'static> Gather<A, R> {
     {
         let (sender, answer) = oneshot::channel();
         let turn = {
-            let mut teams = lock(&self.0);
+            let mut teams = lock(&self.teams);
             let waiting = teams.entry(team).or_insert_with(|| Waiting { asks: Queue::new(), statements: 0 });
             waiting.asks.push_back((ask, sender));
             waiting.has_room().then(|| {
@@ -77,7 +87,7 @@ impl<A: Clone + Send + 'static, R: Send + 'static> Gather<A, R> {
         };
         if let Some(mut turn) = turn {
             tokio::spawn(async move {
-                while let Some((asks, senders)) = turn.next() {
+                while let Some((asks, senders)) = turn.next().await {
                     match in_time(statement(asks.clone())).await {
                         Ok(answers) => tell(senders.into_iter().zip(answers.into_iter().map(Ok))),
                         Err(error) if asks.len() > 1 && error.was_undone() => {
@@ -124,8 +134,11 @@ struct Turn<A, R> {
 }
 
 impl<A, R> Turn<A, R> {
-    fn next(&mut self) -> Option<(Vec<A>, Vec<Answer<R>>)> {
-        let mut teams = lock(&self.gather.0);
+    async fn next(&mut self) -> Option<(Vec<A>, Vec<Answer<R>>)> {
+        if !self.gather.linger.is_zero() {
+            tokio::time::sleep(self.gather.linger).await;
+        }
+        let mut teams = lock(&self.gather.teams);
         let asks = teams.get_mut(&self.team).map(|waiting| {
             let some = waiting.asks.len().min(TOGETHER);
             waiting.asks.drain(..some).unzip()
@@ -144,7 +157,7 @@ impl<A, R> Drop for Turn<A, R> {
     /// A statement that panicked: whoever waits for nobody is told so by the end of its channel.
     fn drop(&mut self) {
         if !self.over {
-            leave(&mut lock(&self.gather.0), self.team);
+            leave(&mut lock(&self.gather.teams), self.team);
         }
     }
 }
@@ -187,7 +200,23 @@ mod tests {
         let answers: Vec<usize> = join_all(asks).await.into_iter().map(|answer| answer.expect("answered")).collect();
         assert_eq!(answers, (0..1000).map(|ask| ask * 2).collect::<Vec<_>>());
         assert!((1000 / TOGETHER..100).contains(&statements.load(Ordering::Relaxed)), "{statements:?}");
-        assert!(lock(&gather.0).is_empty(), "nothing is kept of a team that is quiet");
+        assert!(lock(&gather.teams).is_empty(), "nothing is kept of a team that is quiet");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_in_no_hurry_waits_for_others_and_for_no_longer() {
+        let gather = Gather::lingering(Duration::from_millis(10));
+        let together = |asks: Vec<u64>| async move { Ok(vec![asks.len(); asks.len()]) };
+        let asks = [0, 4, 9, 15].map(async |after| {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            let answer = gather.ask(Uuid::nil(), after, together).await.expect("answered");
+            (answer, tokio::time::Instant::now())
+        });
+        let began = tokio::time::Instant::now();
+        let answers = join_all(asks).await.into_iter().map(|(together, at)| (together, (at - began).as_millis()));
+        assert_eq!(answers.collect::<Vec<_>>(), [(3, 10), (3, 10), (3, 10), (1, 20)]);
+        tokio::time::sleep(Duration::from_millis(11)).await;
+        assert!(lock(&gather.teams).is_empty(), "nothing is kept of a team that is quiet");
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -27,6 +28,22 @@ pub enum JobKind {
     CloseAudit,
     /// Rotate a data key and seal its rows anew. The subject is the team; nil: wrap all keys by another master key.
     Reseal,
+}
+
+impl JobKind {
+    /// As it is stored. Sent as text: the type of an enum is looked up by each connection first.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Settle => "settle",
+            Self::Sweep => "sweep",
+            Self::KeepAlive => "keep-alive",
+            Self::Revoke => "revoke",
+            Self::Renew => "renew",
+            Self::Webhook => "webhook",
+            Self::CloseAudit => "close-audit",
+            Self::Reseal => "reseal",
+        }
+    }
 }
 
 /// Which places of the worker a job takes: ten thousand errands must not stand before one token in doubt.
@@ -65,6 +82,14 @@ pub struct Job {
     pub held_until: OffsetDateTime,
 }
 
+/// A job that is to be tried again.
+#[derive(Clone, Debug)]
+pub(super) struct Postponed {
+    job: Job,
+    delay: Duration,
+    failures: i32,
+}
+
 impl Store {
     /// Takes up to `limit` due jobs of a lane, each for `hold`.
     ///
@@ -97,7 +122,7 @@ impl Store {
     pub async fn finish_job(&self, job: &Job) -> Result<()> {
         sqlx::query!(
             "delete from jobs where kind = $1 and subject = $2 and due_at = $3",
-            job.kind as JobKind,
+            job.kind.as_str(),
             job.subject,
             job.held_until
         )
@@ -106,23 +131,14 @@ impl Store {
         Ok(())
     }
 
-    /// The job is tried again after `delay`, having failed so often, unless someone has scheduled it anew meanwhile.
+    /// The job is tried again after `delay`, having failed so often, unless someone has scheduled it anew meanwhile. Together with
+    /// those that are postponed meanwhile.
     ///
     /// # Errors
     /// Postgres.
     pub async fn postpone_job(&self, job: &Job, delay: Duration, failures: i32) -> Result<()> {
-        sqlx::query!(
-            "update jobs set due_at = now() + make_interval(secs => $4), failures = $5
-             where kind = $1 and subject = $2 and due_at = $3",
-            job.kind as JobKind,
-            job.subject,
-            job.held_until,
-            delay.as_secs_f64(),
-            failures
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        let (postponed, pool) = (Postponed { job: job.clone(), delay, failures }, self.pool.clone());
+        self.postponed.ask(Uuid::nil(), postponed, move |all| postpone_all(pool.clone(), all)).await
     }
 
     /// Makes a job due after `delay`, or at the earlier time it already has; a sweep at the later: it must not come too soon.
@@ -134,7 +150,7 @@ impl Store {
             "insert into jobs (kind, subject, due_at) values ($1, $2, now() + make_interval(secs => $3))
              on conflict on constraint jobs_pkey do update set failures = 0, due_at = case when jobs.kind = 'sweep'
                  then greatest(jobs.due_at, excluded.due_at) else least(jobs.due_at, excluded.due_at) end",
-            kind as JobKind,
+            kind.as_str(),
             subject,
             delay.as_secs_f64()
         )
@@ -142,4 +158,33 @@ impl Store {
         .await?;
         Ok(())
     }
+}
+
+async fn postpone_all(pool: PgPool, mut all: Vec<Postponed>) -> Result<Vec<()>> {
+    let done = vec![(); all.len()];
+    // Every statement locks the jobs of tokens in this order: no two can wait for each other.
+    all.sort_unstable_by_key(|one| one.job.subject);
+    let kinds: Vec<&str> = all.iter().map(|one| one.job.kind.as_str()).collect();
+    let subjects: Vec<Uuid> = all.iter().map(|one| one.job.subject).collect();
+    let held: Vec<OffsetDateTime> = all.iter().map(|one| one.job.held_until).collect();
+    let delays: Vec<f64> = all.iter().map(|one| one.delay.as_secs_f64()).collect();
+    let failures: Vec<i32> = all.iter().map(|one| one.failures).collect();
+    sqlx::query!(
+        "with held as (
+             select j.kind, j.subject, postponed.delay, postponed.failures
+             from unnest($1::text[], $2::uuid[], $3::timestamptz[], $4::float8[], $5::int4[])
+                  as postponed (kind, subject, held_until, delay, failures),
+                  lateral (select kind, subject from jobs
+                           where kind = postponed.kind and subject = postponed.subject and due_at = postponed.held_until for update) j)
+         update jobs set due_at = now() + make_interval(secs => held.delay), failures = held.failures
+         from held where jobs.kind = held.kind and jobs.subject = held.subject",
+        &kinds as _,
+        &subjects,
+        &held,
+        &delays,
+        &failures
+    )
+    .execute(&pool)
+    .await?;
+    Ok(done)
 }

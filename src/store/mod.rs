@@ -103,6 +103,10 @@ const PING: Duration = Duration::from_secs(1);
 /// Connections that are made at once: one that was just given back is not at hand yet, and a start would wait for another.
 const AT_START: u32 = 2;
 
+/// How long a statement that is in no hurry waits for others: one that keeps a call to JFrog waiting, and any other.
+const LINGER: Duration = Duration::from_millis(3);
+const LONG_LINGER: Duration = Duration::from_millis(20);
+
 /// When Postgres last said that it takes no writes. Connections that were there then are not used again: one that was born
 /// read-only stays so when the server has long begun to write again.
 static READ_ONLY: Mutex<Option<Instant>> = Mutex::new(None);
@@ -118,9 +122,11 @@ pub struct Store {
     hand_out_room: Arc<Semaphore>,
     hand_outs: Gather<hand_out::Ask, Option<HandOut>>,
     looked_at: Gather<String, Option<TokenView>>,
+    looked_up: Gather<Uuid, Option<TokenView>>,
     begun: Gather<begin_attempt::Ask, Option<OffsetDateTime>>,
     committed: Gather<Arc<commit_pair::Ask>, Option<commit_pair::Moved>>,
     told: Gather<Uuid, ()>,
+    postponed: Gather<jobs::Postponed, ()>,
     assurance: Arc<Assurance>,
     /// For readings of the audit alone, which are planned for what each looks for.
     audit_pool: PgPool,
@@ -269,11 +275,25 @@ impl Store {
             hand_out_room: Arc::new(Semaphore::new(hand_outs)),
             hand_outs: Gather::default(),
             looked_at: Gather::default(),
+            looked_up: Gather::default(),
             begun: Gather::default(),
             committed: Gather::default(),
             told: Gather::default(),
+            postponed: Gather::default(),
             assurance: Arc::default(),
         })
+    }
+
+    /// The same for work that nobody waits for: its statements wait for one another, so that many share one.
+    pub fn unhurried(&self) -> Self {
+        Self {
+            looked_up: Gather::lingering(LONG_LINGER),
+            begun: Gather::lingering(LINGER),
+            committed: Gather::lingering(LINGER),
+            told: Gather::lingering(LONG_LINGER),
+            postponed: Gather::lingering(LONG_LINGER),
+            ..self.clone()
+        }
     }
 
     /// Whether the migrations that were applied are those that are compiled in.

@@ -86,12 +86,23 @@ impl Store {
         self.looked_at.ask(team, name.to_owned(), all).await
     }
 
-    /// The token of this id.
+    /// The token of this id. Together with those of the team's that are looked up meanwhile.
     ///
     /// # Errors
     /// Postgres.
     pub async fn token_by_id(&self, team: Uuid, id: Uuid) -> Result<Option<TokenView>> {
-        Ok(self.token_views(team, &[], &[id]).await?.pop())
+        let store = self.clone();
+        let all = move |ids: Vec<Uuid>| {
+            let store = store.clone();
+            async move {
+                let mut wanted = ids.clone();
+                wanted.sort_unstable();
+                wanted.dedup();
+                let views = store.token_views(team, &[], &wanted).await?;
+                Ok(ids.iter().map(|id| views.iter().find(|view| view.id == *id).cloned()).collect())
+            }
+        };
+        self.looked_up.ask(team, id, all).await
     }
 
     /// The tokens of these ids, those that there are.

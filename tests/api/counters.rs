@@ -131,6 +131,31 @@ async fn many_tokens_that_are_refreshed_at_once_share_them_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_are_kept_alive_at_once_share_them_even_more() {
+    const TOKENS: i64 = 48;
+    let app = TestApp::start_on(TestDatabase::counting().await).await;
+    for token in 0..TOKENS {
+        app.register(&format!("deploy-{token}")).await;
+    }
+    app.database
+        .run(
+            "update chains set refreshed_at = now() - interval '300 d', expires_at = now() + interval '65 d' where letter = 'a';
+             update tokens set rotatable_at = 'epoch'; update jobs set due_at = now() where kind = 'keep-alive';
+             select pg_stat_statements_reset()",
+        )
+        .await;
+    app.database.until(&format!("(select count(*) from audit_events where action = 'chain.rotate') = {TOKENS}")).await;
+    app.database.until("not exists (select from jobs where kind = 'keep-alive' and due_at < now() + interval '1 h')").await;
+    // A look before and one after, an attempt, a pair, a signal, the next turn: alone, each would have six.
+    let ran = app.database.count(
+        "select coalesce(sum(calls), 0)::bigint from pg_stat_statements s join pg_database d on d.oid = s.dbid and d.datname = current_database()
+         where toplevel and query ~ '^select t.id|^with locked|^with held|^select pg_notify'",
+    );
+    let ran = ran.await;
+    assert!((6..=TOKENS * 6 / 2).contains(&ran), "{ran} statements for {TOKENS} tokens");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_reads_no_more_rows_for_the_other_tokens_of_its_team() {
     const OTHERS: i64 = 2_000;
     let app = TestApp::start_on(TestDatabase::counting().await).await;
