@@ -282,10 +282,8 @@ impl Parts {
     /// # Errors
     /// The failing part.
     pub async fn ready(&self) -> Result<(), BrokerError> {
-        let answers = self.store.promptly(|store| async move { store.ping().await });
-        let (answers, ready) = tokio::join!(answers, self.keys.ready(&self.store));
-        answers?;
-        ready?;
+        let answers = async { Ok(self.store.promptly(|store| async move { store.ping().await }).await?) };
+        tokio::try_join!(answers, self.keys.ready(&self.store))?;
         self.not_frozen()
     }
 

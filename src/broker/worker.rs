@@ -31,8 +31,6 @@ pub(super) const CALLS_PER_INSTANCE: usize = 32;
 pub(super) const ERRANDS_AT_ONCE: usize = 16;
 /// When an instance's places are all taken.
 const NO_ROOM: Duration = Duration::from_secs(5);
-/// Who waited longer for a place looks at its token anew.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// After a check of wrapped keys that broke off.
 const CHECK_AGAIN: Duration = Duration::from_secs(60);
 /// After one that found some that do not open.
@@ -187,7 +185,7 @@ impl Broker {
         }
     }
 
-    /// A place for calls to the token's instance, and the token as it was not long before. `None`: it is gone meanwhile. A job that waits for longer
+    /// A place for calls to the token's instance, and the token as it is then. `None`: it is gone meanwhile. A job that waits for longer
     /// than its hold may run beside another replica's: both are the same attempt, or one of them finds nothing to do.
     pub(super) async fn place(&self, view: TokenView) -> Result<Option<(SemaphorePermit<'_>, TokenView)>, BrokerError> {
         let room = self.call_room.get(&view.instance).ok_or_else(|| unknown_instance(&view))?;
@@ -198,16 +196,13 @@ impl Broker {
             return Ok(Some((place, view)));
         }
         // No flight is begun while it waits: callers of this token do not wait with it.
-        let began = Instant::now();
         let place = tokio::select! {
             biased;
             // Nothing new is begun: it becomes due again when its hold is over.
             () = self.stop.cancelled() => return Err(BrokerError::TaskEnded),
             place = room.acquire() => place.map_err(|_| BrokerError::TaskEnded)?,
         };
-        // What another has done meanwhile is found when it begins; after a while it is likely.
-        let now = if began.elapsed() < LOOK_AGAIN { Some(view) } else { self.store.token_by_id(view.team_id, view.id).await? };
-        Ok(now.map(|view| (place, view)))
+        Ok(self.background.token_by_id(view.team_id, view.id).await?.map(|view| (place, view)))
     }
 
     async fn run_job(&self, job: &Job) -> Result<(), BrokerError> {

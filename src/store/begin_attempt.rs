@@ -73,7 +73,7 @@ impl Store {
     /// # Errors
     /// Postgres: then nothing may be spent.
     pub async fn begin_attempt(&self, new: &NewAttempt, actor: &Actor) -> Result<Option<Attempt>> {
-        let (team, ask, held) = (new.team_id, (new.clone(), actor.name.clone()), Held::of(&self.pool));
+        let (team, ask, held) = (new.team_id, (new.clone(), actor.name.clone()), self.held());
         let begun_at = self.begun.ask(team, ask, move |asks| Self::begin_all(team, asks, held.clone())).await?;
         Ok(begun_at.map(|begun_at| Attempt {
             id: new.id,

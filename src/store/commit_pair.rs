@@ -73,7 +73,7 @@ impl Store {
         wanted: Option<HandOutRule>,
         actor: &Actor,
     ) -> Result<(Committed, Option<HandOut>)> {
-        let (team, held) = (attempt.team_id, Held::of(&self.pool));
+        let (team, held) = (attempt.team_id, self.held());
         let ask = Ask { attempt: attempt.shared(), pair: pair.clone(), wanted, actor: actor.clone() };
         let moved = self.committed.ask(team, Arc::new(ask), move |asks| Self::commit_all(team, asks, held.clone())).await?;
         if let Some(moved) = moved {

@@ -64,6 +64,11 @@ impl<A, R> Gather<A, R> {
     pub(super) fn lingering(linger: Duration) -> Self {
         Self { teams: Arc::default(), linger }
     }
+
+    /// Whether it is one of these.
+    pub(super) fn lingers(&self) -> bool {
+        !self.linger.is_zero()
+    }
 }
 
 impl<A: Clone + Send + 'static, R: Send + 'static> Gather<A, R> {
@@ -135,7 +140,7 @@ struct Turn<A, R> {
 
 impl<A, R> Turn<A, R> {
     async fn next(&mut self) -> Option<(Vec<A>, Vec<Answer<R>>)> {
-        if !self.gather.linger.is_zero() {
+        if self.gather.lingers() {
             tokio::time::sleep(self.gather.linger).await;
         }
         let mut teams = lock(&self.gather.teams);

@@ -10,13 +10,20 @@ use super::Result;
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pool: PgPool,
+    /// Whether it is used again at once.
+    kept: bool,
     connection: Arc<Mutex<Option<PoolConnection<Postgres>>>>,
 }
 
 impl Held {
     /// None yet.
     pub(super) fn of(pool: &PgPool) -> Self {
-        Self { pool: pool.clone(), connection: Arc::default() }
+        Self { pool: pool.clone(), kept: true, connection: Arc::default() }
+    }
+
+    /// One that goes back each time: between two statements others come first.
+    pub(super) fn unhurried(pool: &PgPool) -> Self {
+        Self { kept: false, ..Self::of(pool) }
     }
 
     /// The one that was kept, or one of the pool's. Whoever does not keep it, for an error or because nobody waits any more, gives it
@@ -36,7 +43,7 @@ impl Held {
 
     /// For the next statement, unless somebody else may wait for a connection.
     pub(super) fn keep(&self, connection: PoolConnection<Postgres>) {
-        if self.pool.num_idle() > 0 || self.pool.size() < self.pool.options().get_max_connections() {
+        if self.kept && (self.pool.num_idle() > 0 || self.pool.size() < self.pool.options().get_max_connections()) {
             *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         }
     }

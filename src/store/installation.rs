@@ -25,8 +25,9 @@ impl Store {
     pub async fn installation(&self) -> Result<Installation> {
         Ok(sqlx::query_as!(
             Installation,
-            r#"select id, previous_ids, coalesce(database_identity <> database_identity(), false) as "is_copy!",
-                      database_identity is null as "is_new!" from installation"#
+            r#"select id, previous_ids, database_identity is null as "is_new!",
+                      database_identity is not null and database_identity is distinct from database_identity() as "is_copy!"
+               from installation"#
         )
         .fetch_one(&self.pool)
         .await?)

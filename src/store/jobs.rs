@@ -160,10 +160,8 @@ impl Store {
     }
 }
 
-async fn postpone_all(pool: PgPool, mut all: Vec<Postponed>) -> Result<Vec<()>> {
+async fn postpone_all(pool: PgPool, all: Vec<Postponed>) -> Result<Vec<()>> {
     let done = vec![(); all.len()];
-    // Every statement locks the jobs of tokens in this order: no two can wait for each other.
-    all.sort_unstable_by_key(|one| one.job.subject);
     let kinds: Vec<&str> = all.iter().map(|one| one.job.kind.as_str()).collect();
     let subjects: Vec<Uuid> = all.iter().map(|one| one.job.subject).collect();
     let held: Vec<OffsetDateTime> = all.iter().map(|one| one.job.held_until).collect();
@@ -175,7 +173,9 @@ async fn postpone_all(pool: PgPool, mut all: Vec<Postponed>) -> Result<Vec<()>> 
              from unnest($1::text[], $2::uuid[], $3::timestamptz[], $4::float8[], $5::int4[])
                   as postponed (kind, subject, held_until, delay, failures),
                   lateral (select kind, subject from jobs
-                           where kind = postponed.kind and subject = postponed.subject and due_at = postponed.held_until for update) j)
+                           where kind = postponed.kind and subject = postponed.subject and due_at = postponed.held_until
+                           -- Whoever has it schedules it anew, or removes it. It waits for nobody, so nobody can wait for it in a circle.
+                           for update skip locked) j)
          update jobs set due_at = now() + make_interval(secs => held.delay), failures = held.failures
          from held where jobs.kind = held.kind and jobs.subject = held.subject",
         &kinds as _,

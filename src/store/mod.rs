@@ -44,6 +44,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use gather::Gather;
+use held::Held;
 
 /// Where Postgres is; parsed from a URL.
 pub use sqlx::postgres::PgConnectOptions;
@@ -103,7 +104,7 @@ const PING: Duration = Duration::from_secs(1);
 /// Connections that are made at once: one that was just given back is not at hand yet, and a start would wait for another.
 const AT_START: u32 = 2;
 
-/// How long a statement that is in no hurry waits for others: one that keeps a call to JFrog waiting, and any other.
+/// How long a statement that is in no hurry waits for others: one on the way to JFrog or back, and any other.
 const LINGER: Duration = Duration::from_millis(3);
 const LONG_LINGER: Duration = Duration::from_millis(20);
 
@@ -287,13 +288,18 @@ impl Store {
     /// The same for work that nobody waits for: its statements wait for one another, so that many share one.
     pub fn unhurried(&self) -> Self {
         Self {
-            looked_up: Gather::lingering(LONG_LINGER),
+            looked_up: Gather::lingering(LINGER),
             begun: Gather::lingering(LINGER),
             committed: Gather::lingering(LINGER),
             told: Gather::lingering(LONG_LINGER),
             postponed: Gather::lingering(LONG_LINGER),
             ..self.clone()
         }
+    }
+
+    /// A connection for statements that are gathered.
+    fn held(&self) -> Held {
+        if self.begun.lingers() { Held::unhurried(&self.pool) } else { Held::of(&self.pool) }
     }
 
     /// Whether the migrations that were applied are those that are compiled in.

@@ -7,7 +7,7 @@ use token_broker::{
     actor::Actor,
     names::Asked,
     secret::Sealed,
-    store::{Attempt, ChainState, Committed, NewAttempt, NewPair, Store, TokenView},
+    store::{Attempt, ChainState, Committed, Lane, NewAttempt, NewPair, Store, TokenView},
 };
 use uuid::Uuid;
 
@@ -147,4 +147,37 @@ async fn of_attempts_on_one_token_that_begin_together_one_does() {
     assert!(begun[0], "another token's is its own matter");
     assert_eq!(begun[1..].iter().filter(|begun| **begun).count(), 1, "{begun:?}");
     assert_eq!(desk.app.database.count("select count(*) from jobs where kind = 'settle'").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_are_postponed_together_wait_for_nobody_who_has_one_of_them() {
+    use sqlx::{Connection, Executor};
+    let Desk { mut app, store, .. } = Desk::open().await;
+    // Nobody else takes them.
+    app.stop().await;
+    let store = store.unhurried();
+    let notices = "insert into jobs (kind, subject, due_at) select 'webhook', lpad(n::text, 32, '0')::uuid, now() from generate_series(1, 3) n";
+    app.database.run(notices).await;
+    let jobs = store.take_jobs(Lane::Notices, 3, Duration::from_secs(900)).await.expect("takes");
+    assert_eq!(jobs.len(), 3);
+    let by = |last: u128| jobs.iter().find(|job| job.subject.as_u128() == last).expect("taken").clone();
+    app.database.run("update jobs set due_at = now() + interval '2 h' where subject = lpad('2', 32, '0')::uuid").await;
+    let mut somebody = app.database.connect().await;
+    let mut has_it = somebody.begin().await.expect("begins");
+    has_it.execute("select from jobs where subject = lpad('3', 32, '0')::uuid for update").await.expect("locks");
+    let (free, moved, locked) = (by(1), by(2), by(3));
+    let later = Duration::from_secs(60);
+    let together = async {
+        tokio::try_join!(
+            store.postpone_job(&locked, later, 4),
+            store.postpone_job(&free, later, 5),
+            store.postpone_job(&moved, later, 6)
+        )
+    };
+    tokio::time::timeout(Duration::from_secs(5), together).await.expect("nobody is waited for").expect("postponed");
+    drop(has_it);
+    let now =
+        "select string_agg(failures || ' in ' || round(extract(epoch from due_at - now()) / 60) || ' min', ', ' order by subject)
+               from jobs where kind = 'webhook'";
+    insta::assert_snapshot!(app.database.text(now).await, @"5 in 1 min, 0 in 120 min, 0 in 15 min");
 }

@@ -44,9 +44,9 @@ impl Keys {
     /// Postgres.
     pub(in crate::broker) async fn ready(&self, store: &Store) -> Result<(), BrokerError> {
         let deadline = Instant::now() + READY_WITHIN;
-        let known = store.master_keys().await?;
+        let known = store.promptly(|store| async move { store.master_keys().await }).await?;
         self.first_wraps(&known)?;
-        let used = async { Ok(store.master_keys_in_use().await?.into()) };
+        let used = async { Ok(store.promptly(|store| async move { store.master_keys_in_use().await }).await?.into()) };
         let used = self.used.try_get_with((), used).await.map_err(told_again)?;
         if let Some(missing) = used.iter().find(|id| !self.master.has(id)) {
             return Err(MasterKeyError::Missing(missing.clone()).into());
