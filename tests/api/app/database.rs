@@ -112,6 +112,12 @@ impl TestDatabase {
         panic!("it never was so: {condition}");
     }
 
+    /// The audit was looked at for what is to be closed, which every start does in the background, and is not for a while.
+    pub async fn until_closing_had_its_turn(&self) {
+        let put_off = "due_at between now() + interval '30 s' and now() + interval '61 s'";
+        self.until(&format!("exists (select from jobs where kind = 'close-audit' and {put_off})")).await;
+    }
+
     /// One text.
     pub async fn text(&self, sql: &str) -> String {
         sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut self.connect().await).await.expect("a text")

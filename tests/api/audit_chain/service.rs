@@ -17,10 +17,6 @@ use crate::app::{TestApp, TestDatabase, process::Replica};
 const NOW: &str = "update jobs set due_at = now() where kind = 'close-audit'";
 const ALL_CLOSED: &str = "not exists (select from audit_events where id > (select coalesce(max(last_id), 0) from audit_batches))";
 
-/// Closing was done, and is not due for a while.
-const HAD_ITS_TURN: &str =
-    "exists (select from jobs where kind = 'close-audit' and due_at between now() + interval '30 s' and now() + interval '61 s')";
-
 type Posts = Arc<Mutex<Vec<String>>>;
 
 /// A server that keeps what is posted to it, and answers this.
@@ -57,7 +53,7 @@ async fn what_the_service_writes_is_closed_and_its_checkpoint_is_posted() {
     app.ci.refresh("deploy", json!({})).await.expect(200);
     app.database.run(NOW).await;
     app.database.until(&format!("exists (select from audit_batches) and {ALL_CLOSED}")).await;
-    app.database.until(HAD_ITS_TURN).await;
+    app.database.until_closing_had_its_turn().await;
     let kept = posts.lock().expect("no panic there").join("\n");
     let checkpoints = Checkpoint::read(&kept).expect("checkpoints, one JSON object each");
     let seen = chain_of(&app).await.verify(&checkpoints).await;
@@ -86,7 +82,7 @@ async fn a_checkpoint_is_logged_and_where_it_is_posted_is_not() {
     let (url, _posts) = receiver(StatusCode::NOT_FOUND).await;
     let mut app = TestApp::start().await;
     // Something is left to be closed.
-    app.database.until(HAD_ITS_TURN).await;
+    app.database.until_closing_had_its_turn().await;
     app.register("deploy").await;
     app.stop().await;
     let journal = tempfile::tempdir().expect("a directory");

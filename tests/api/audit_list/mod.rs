@@ -110,6 +110,7 @@ async fn a_walk_neither_repeats_nor_misses_an_event_while_new_ones_come_in() {
 #[tokio::test]
 async fn searches_that_take_long_hold_up_nobody_else() {
     let app = TestApp::start().await;
+    app.database.until_closing_had_its_turn().await;
     let mut elsewhere = app.database.connect().await;
     sqlx::raw_sql("begin; lock table audit_events in access exclusive mode").execute(&mut elsewhere).await.expect("locks");
     // More than there are connections.
