@@ -146,7 +146,7 @@ async fn tokens_that_are_kept_alive_at_once_share_them_even_more() {
         .await;
     app.database.until(&format!("(select count(*) from audit_events where action = 'chain.rotate') = {TOKENS}")).await;
     app.database.until("not exists (select from jobs where kind = 'keep-alive' and due_at < now() + interval '1 h')").await;
-    // A look before and one after, an attempt, a pair, a signal, the next turn: alone, each would have six.
+    // A look before and one after, an attempt, a pair, a signal, the next turn: alone, each would have six, one more that waits for a place.
     let ran = app.database.count(
         "select coalesce(sum(calls), 0)::bigint from pg_stat_statements s join pg_database d on d.oid = s.dbid and d.datname = current_database()
          where toplevel and query ~ '^select t.id|^with locked|^with held|^select pg_notify'",
