@@ -45,7 +45,11 @@ impl Broker {
             self.store.schedule(JobKind::Sweep, view.id, self.sweep_after(view)).await?;
         }
         let asked = Asked::default();
-        self.obtain(Plan { view, chain, kind, call, bearers, respect_rotatable_at: false, asked, wanted: None }, actor).await
+        self.obtain(
+            Plan { view, chain, kind, call, bearers, respect_rotatable_at: false, asked, wanted: None, place: &mut None },
+            actor,
+        )
+        .await
     }
 
     /// Who may make `chain`: the identity token while there is one, and the chains that work.

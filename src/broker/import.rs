@@ -86,6 +86,7 @@ impl Broker {
                 respect_rotatable_at: false,
                 asked: Asked::default(),
                 wanted: None,
+                place: &mut None,
             };
             match self.obtain(plan, actor).await? {
                 Ended::Committed | Ended::Superseded => {}

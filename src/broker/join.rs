@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use uuid::Uuid;
 
 use super::{
@@ -31,6 +31,8 @@ pub(super) struct Start {
     pub view: Option<TokenView>,
     /// Who is handed what comes of it.
     pub wanted: Option<Arc<Wanted>>,
+    /// A job's place among the calls to this instance.
+    pub place: Option<OwnedSemaphorePermit>,
 }
 
 /// What a flight handed to who began it, and since when it is known that it may be.
@@ -122,7 +124,7 @@ impl Broker {
             drop(result.send(Some(Advance::Stopping)));
             return (flight, None);
         }
-        let Start { view, wanted } = start();
+        let Start { view, wanted, place } = start();
         // Who began it may give up waiting: then nothing is handed out.
         let still_wanted = wanted.as_ref().map(Arc::downgrade);
         joins.insert(key.clone(), flight.clone());
@@ -130,7 +132,7 @@ impl Broker {
         self.spawn(async move {
             // Gone even when the task panics: a name must not stay blocked.
             let _landing = Landing { broker: &broker, key: &key };
-            let advance = broker.advance_once(&key, &actor, view, still_wanted.as_ref()).await;
+            let advance = broker.advance_once(&key, &actor, view, still_wanted.as_ref(), place).await;
             drop(result.send(Some(advance)));
         });
         (flight, wanted)
@@ -142,6 +144,7 @@ impl Broker {
         actor: &Actor,
         mut view: Option<TokenView>,
         wanted: Option<&Weak<Wanted>>,
+        mut place: Option<OwnedSemaphorePermit>,
     ) -> Advance {
         // Each round may find the token changed by the one before: recovered, one chain found lost, healing refused.
         for _ in 0..4 {
@@ -150,7 +153,7 @@ impl Broker {
                 None => self.store.token(*team, name).await,
             };
             let step = async || match view? {
-                Some(view) => self.advance_step(*team, view, *overrule, wanted, actor).await,
+                Some(view) => self.advance_step(*team, view, *overrule, (wanted, &mut place), actor).await,
                 None => Ok(Some(Advance::NotFound)),
             };
             match step().await {
@@ -180,7 +183,7 @@ impl Broker {
         team: Uuid,
         view: TokenView,
         overrule: bool,
-        wanted: Option<&Weak<Wanted>>,
+        (wanted, place): (Option<&Weak<Wanted>>, &mut Option<OwnedSemaphorePermit>),
         actor: &Actor,
     ) -> Result<Option<Advance>, BrokerError> {
         match view.state {
@@ -238,7 +241,7 @@ impl Broker {
         let call = Call::Refresh(self.open_refresh(&view, older).await?);
         let respect_rotatable_at = !overrule && !expiring;
         let asked = Asked::default();
-        let plan = Plan { view: &view, chain: older, kind: "rotate", call, bearers, respect_rotatable_at, asked, wanted };
+        let plan = Plan { view: &view, chain: older, kind: "rotate", call, bearers, respect_rotatable_at, asked, wanted, place };
         let ended = self.obtain(plan, actor).await?;
         Ok(after_rotate(ended))
     }

@@ -58,9 +58,8 @@ impl Broker {
         let wave_break = SPREAD.mul_f64(rand::rng().random());
         tokio::time::sleep(wave_break).await;
         let Some((place, view)) = self.place(view).await? else { return Ok(Settled::Done) };
-        let start = || Start { view: Some(view.clone()), wanted: None };
+        let start = || Start { view: Some(view.clone()), wanted: None, place: Some(place) };
         let (advance, _) = self.advance_for((view.team_id, view.name.clone(), false), &Actor::system(), start).await;
-        drop(place);
         Ok(Settled::Later(match advance {
             Advance::Changed => self.until_next(&view).await?,
             Advance::NotDue { .. } => until(&view, view.rotatable_at).max(Duration::from_secs(1)),

@@ -144,11 +144,11 @@ pub struct Parts {
     /// Whether a job was put off since the worker's last turn, because its instance's places were all taken.
     crowded: AtomicBool,
     /// Of those with tokens, with each instance of JFrog.
-    instance_room: HashMap<String, Semaphore>,
+    instance_room: HashMap<String, Arc<Semaphore>>,
     /// Calls for a pair that nobody waits for, to each instance at once.
-    call_room: HashMap<String, Semaphore>,
+    call_room: HashMap<String, Arc<Semaphore>>,
     /// Child tokens that are asked of each instance at once.
-    issue_room: HashMap<String, Semaphore>,
+    issue_room: HashMap<String, Arc<Semaphore>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -172,10 +172,10 @@ impl Broker {
         recognised: Recognised,
         timing: Timing,
     ) -> Self {
-        let rooms = |places| jfrog.instances().iter().map(|it| (it.name.clone(), Semaphore::new(places))).collect();
+        let room = |places| Arc::new(Semaphore::new(places));
+        let rooms = |places| jfrog.instances().iter().map(|it| (it.name.clone(), room(places))).collect();
         let (instance_room, call_room) = (rooms(worker::JOBS_PER_INSTANCE), rooms(worker::CALLS_PER_INSTANCE));
         let issue_room = rooms(issue::AT_ONCE);
-        let room = |jobs| Arc::new(Semaphore::new(jobs));
         Self(Arc::new(Parts {
             authentication,
             background: store.unhurried(),

@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::{
     identity::Caller,
     jfrog::{Bearer, CreateRequest, Rejection},
@@ -36,6 +38,8 @@ pub(super) struct Plan<'a> {
     pub asked: Asked,
     /// Who is handed the pair by the statement that commits it, if still waiting then.
     pub wanted: Option<&'a Weak<Wanted>>,
+    /// A job's place among the calls to this instance: it is the next one's as soon as JFrog has answered with a pair.
+    pub place: &'a mut Option<OwnedSemaphorePermit>,
 }
 
 /// A caller who is handed a pair by the statement that commits it, if it is good enough: its audit row costs no commit of its own.

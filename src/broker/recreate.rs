@@ -83,6 +83,7 @@ impl Broker {
             respect_rotatable_at: false,
             asked,
             wanted: None,
+            place: &mut None,
         };
         match self.obtain(plan, actor).await? {
             Ended::Committed => {}

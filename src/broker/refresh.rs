@@ -192,6 +192,7 @@ impl Broker {
             let start = || Start {
                 view: view.take().map(|view| *view),
                 wanted: Some(Arc::new(Wanted::by(Arc::clone(caller), rule.clone()))),
+                place: None,
             };
             let advance = self.advance_for((team.id, name.to_string(), overrule), actor, start);
             let Ok((advance, handed)) = tokio::time::timeout_at(deadline, advance).await else { break Stuck::Pending };

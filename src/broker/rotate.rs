@@ -120,7 +120,10 @@ impl Broker {
         record(&plan, &outcome);
         fault::point(Point::Answered).await;
         match outcome {
-            Outcome::Applied(body) => self.keep(&plan, attempt, entry, (&entry_key.key, sealing_key), body, actor).await,
+            Outcome::Applied(body) => {
+                drop(plan.place.take());
+                self.keep(&plan, attempt, entry, (&entry_key.key, sealing_key), body, actor).await
+            }
             Outcome::NotSent(detail) => self.not_sent(attempt, entry, detail, actor).await,
             Outcome::Rejected(rejection) => {
                 entry.discard();

@@ -99,7 +99,17 @@ impl Broker {
             let bearers = vec![Bearer::Access(self.open_access(view, chain).await?)];
             let call = Call::Refresh(self.open_refresh(view, chain).await?);
             let asked = Asked::default();
-            let plan = Plan { view, chain, kind: "settle", call, bearers, respect_rotatable_at: false, asked, wanted: None };
+            let plan = Plan {
+                view,
+                chain,
+                kind: "settle",
+                call,
+                bearers,
+                respect_rotatable_at: false,
+                asked,
+                wanted: None,
+                place: &mut None,
+            };
             return Ok(Settled::Later(match self.obtain(plan, actor).await? {
                 Ended::Committed | Ended::Superseded => Duration::ZERO,
                 Ended::Rejected(rejection) if rejection.reason == Reason::RefreshTokenUnknown => Duration::ZERO,

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::{
-        Semaphore, SemaphorePermit,
+        OwnedSemaphorePermit, Semaphore,
         broadcast::{self, error::RecvError},
     },
     time::MissedTickBehavior,
@@ -118,7 +118,7 @@ impl Broker {
 
     /// Places for jobs with tokens: of the instance that has the most, as nobody knows yet whose jobs are due.
     fn free_places(&self) -> usize {
-        let free = || self.instance_room.values().map(Semaphore::available_permits);
+        let free = || self.instance_room.values().map(|room| room.available_permits());
         let at_jfrog: usize = free().map(|free| JOBS_PER_INSTANCE - free).sum();
         let on_their_way = (JOBS_AT_ONCE - self.job_rooms[0].1.available_permits()).saturating_sub(at_jfrog);
         free().max().unwrap_or(0).saturating_sub(on_their_way)
@@ -187,12 +187,12 @@ impl Broker {
 
     /// A place for calls to the token's instance, and the token as it is then. `None`: it is gone meanwhile. A job that waits for longer
     /// than its hold may run beside another replica's: both are the same attempt, or one of them finds nothing to do.
-    pub(super) async fn place(&self, view: TokenView) -> Result<Option<(SemaphorePermit<'_>, TokenView)>, BrokerError> {
+    pub(super) async fn place(&self, view: TokenView) -> Result<Option<(OwnedSemaphorePermit, TokenView)>, BrokerError> {
         let room = self.call_room.get(&view.instance).ok_or_else(|| unknown_instance(&view))?;
         if self.stop.is_cancelled() {
             return Err(BrokerError::TaskEnded);
         }
-        if let Ok(place) = room.try_acquire() {
+        if let Ok(place) = Arc::clone(room).try_acquire_owned() {
             return Ok(Some((place, view)));
         }
         // No flight is begun while it waits: callers of this token do not wait with it.
@@ -200,7 +200,7 @@ impl Broker {
             biased;
             // Nothing new is begun: it becomes due again when its hold is over.
             () = self.stop.cancelled() => return Err(BrokerError::TaskEnded),
-            place = room.acquire() => place.map_err(|_| BrokerError::TaskEnded)?,
+            place = Arc::clone(room).acquire_owned() => place.map_err(|_| BrokerError::TaskEnded)?,
         };
         Ok(self.background.token_by_id(view.team_id, view.id).await?.map(|view| (place, view)))
     }
