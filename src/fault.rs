@@ -12,6 +12,8 @@ pub enum Point {
     Prepared,
     /// JFrog's answer is in memory only.
     Answered,
+    /// It is on its way to the journal, whose disk may hang: to be stalled in.
+    Saving,
     /// The pair is in the journal, and not in Postgres.
     Journaled,
     /// The pair is in Postgres; its entry still says pending, nobody was answered.
@@ -25,7 +27,7 @@ pub enum Point {
 }
 
 impl Point {
-    /// All of them.
+    /// All in which a replica dies, panics or stalls in every flow.
     pub const ALL: [Self; 9] = [
         Self::BeforeBegin,
         Self::Begun,
@@ -45,6 +47,7 @@ impl Point {
             Self::Begun => "begun",
             Self::Prepared => "prepared",
             Self::Answered => "answered",
+            Self::Saving => "saving",
             Self::Journaled => "journaled",
             Self::Committed => "committed",
             Self::Marked => "marked",
@@ -85,7 +88,10 @@ mod armed {
             let mut words = spec.split(':').map(str::to_owned);
             let (point, action) = words.next().zip(words.next())?;
             let left = AtomicU32::new(words.next().map_or(1, |nth| nth.parse().expect("TOKEN_BROKER_FAULT: a number")));
-            assert!(Point::ALL.iter().any(|known| known.as_str() == point), "TOKEN_BROKER_FAULT: no point {point}");
+            assert!(
+                Point::ALL.iter().chain([&Point::Saving]).any(|known| known.as_str() == point),
+                "TOKEN_BROKER_FAULT: no point {point}"
+            );
             Some(Armed { point, action, left })
         })
     }

@@ -63,7 +63,7 @@ impl Broker {
 
     /// The statement itself checks how often and how long.
     async fn conclude(&self, view: &TokenView) -> Result<Settled, BrokerError> {
-        self.store.declare_lost(view.team_id, view.id, REJECTED).await?;
+        self.store.declare_lost(view, REJECTED).await?;
         let both = usize::try_from(view.rejections).is_ok_and(|before| before + 1 < view.chains.len());
         Ok(Settled::Later(if both { AFTER_UNAUTHENTICATED } else { BETWEEN_PROBES }))
     }

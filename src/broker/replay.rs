@@ -45,8 +45,8 @@ const KEPT: Duration = Duration::from_secs(86_400);
 /// Tokens that one statement reads, at most.
 const LOOKED_UP: usize = 200;
 
-/// After the key service could not be asked.
-const KEYS_AGAIN: Duration = Duration::from_secs(15);
+/// After Postgres or the key service could not be asked.
+const COMPARE_AGAIN: Duration = Duration::from_secs(15);
 
 impl Broker {
     /// Compares every entry with its row: after a start, and when Postgres may have lost its last seconds.
@@ -57,15 +57,21 @@ impl Broker {
         committed.or(pending).map_or(Ok(()), Err)
     }
 
-    /// The same, once the key service is there too.
-    pub(super) async fn replay_when_keys_open(&self) -> Result<(), BrokerError> {
+    /// The same, until Postgres and the key service have let it come to its end: only here a committed pair that a failover lost
+    /// is found, and whoever sends the spent one meanwhile loses its chain.
+    pub(super) async fn replay_to_the_end(&self) -> Result<(), BrokerError> {
         loop {
-            match self.replay_journal().await {
-                Err(BrokerError::MasterKey(MasterKeyError::Unavailable(..))) => tokio::select! {
-                    () = self.stop.cancelled() => return Ok(()),
-                    () = tokio::time::sleep(KEYS_AGAIN) => {}
-                },
+            let away = match self.replay_journal().await {
+                Err(
+                    error @ (BrokerError::MasterKey(MasterKeyError::Unavailable(..))
+                    | BrokerError::Store(StoreError::Unavailable(_))),
+                ) => error,
                 other => return other,
+            };
+            tracing::warn!(error = %away, "the journal could not be compared with Postgres yet");
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(COMPARE_AGAIN) => {}
             }
         }
     }
@@ -215,7 +221,10 @@ impl Broker {
                 self.journal.committed(entry);
                 return Ok(());
             }
-            self.give_back(&view, &pair).await;
+            // What was committed once was handed out: it is left to the sweep, which waits until its holders had their time.
+            if standing == Standing::Pending {
+                self.give_back(&view, &pair).await;
+            }
         } else if stray {
             // The token was read with many others, a while ago: nothing is given back before another look.
             let now = self.store.token_by_id(attempt.team_id, attempt.token_id).await?;

@@ -2,6 +2,7 @@
 //! pair: rotating, healing, creating. The order of the lines is the promise; change none without DESIGN.md beside it.
 
 use std::{
+    io,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -31,6 +32,9 @@ const NO_HEAL_FOR: Duration = Duration::from_secs(3600);
 
 /// Postgres itself ends a statement before that: if it has not answered by then, it is gone, and another is asked.
 const LONGEST_COMMIT: Duration = Duration::from_secs(20);
+
+/// A disk that takes longer hangs, maybe until somebody stops this process.
+const SAVED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Longer than that nobody waits, with a pair in hand, to learn whether the one who asked for it may have it still.
 const LET_IN_BY: Duration = Duration::from_millis(250);
@@ -150,8 +154,13 @@ impl Broker {
     ) -> Result<Ended, BrokerError> {
         let view = plan.view;
         let sealed = entry_key.seal(entry_place(&attempt, &entry_column(&attempt)), &body);
-        // A disk that fails now leaves the pair in memory: it must reach Postgres all the more.
-        if let Err(error) = entry.save(&sealed).await {
+        let saved = tokio::time::timeout(SAVED_WITHIN, async {
+            fault::point(Point::Saving).await;
+            entry.save(&sealed).await
+        });
+        // A disk that fails or hangs now leaves the pair in memory: it must reach Postgres all the more. What is written late is found
+        // to be there already.
+        if let Err(error) = saved.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             tracing::error!(%error, "the journal could not keep a pair");
         }
         fault::point(Point::Journaled).await;

@@ -52,7 +52,9 @@ impl Broker {
                     return Ok(Settled::Later(self.timing.lease));
                 }
                 Ok(match self.build(team, token, &actor).await {
-                    Ok(Built::Complete | Built::GivenUp(_)) => Settled::Done,
+                    // Complete is not whole: a chain may be in doubt still.
+                    Ok(Built::Complete) => Settled::Later(Duration::ZERO),
+                    Ok(Built::GivenUp(_)) => Settled::Done,
                     Ok(Built::Pending(_)) | Err(_) => Settled::Later(self.timing.lease),
                 })
             }
@@ -137,7 +139,7 @@ impl Broker {
         }
         // (d) Only a person can help.
         tracing::error!(token = view.name, "the token is lost: it needs to be recreated");
-        self.store.declare_lost(view.team_id, view.id, Lost::NoChain).await?;
+        self.store.declare_lost(view, Lost::NoChain).await?;
         Ok(Settled::Done)
     }
 

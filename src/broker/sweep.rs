@@ -121,6 +121,10 @@ impl Broker {
         if !now.attempt.as_ref().is_some_and(|row| row.id == attempt.id && row.live) {
             return Ok(Settled::Later(BUSY));
         }
+        // A recreate came between the first look and this attempt: what it replaced has its holders still.
+        if let Some(chain) = now.chains.iter().find(|chain| chain.sweep_after > now.now && chain.sweep_after > view.now) {
+            return Ok(Settled::Later(until(&now, chain.sweep_after)));
+        }
         let ours: Vec<&str> = now.chains.iter().filter_map(|chain| chain.jfrog_token_id.as_deref()).collect();
         // The orphan of a chain that is not active may be a pair in the journal of a replica that is away or stalled, and be
         // committed still: it waits until the chain is made. That of a chain whose id JFrog did not tell may be its own pair.

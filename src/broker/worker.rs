@@ -79,7 +79,7 @@ impl Broker {
                         if std::mem::replace(&mut connected, true) {
                             *self.reconnected.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                             self.in_background(|broker| async move { broker.report().await });
-                            self.in_background(|broker| async move { broker.replay_when_keys_open().await });
+                            self.in_background(|broker| async move { broker.replay_to_the_end().await });
                         }
                     }
                     Ok(Signals::Token(_)) => {}

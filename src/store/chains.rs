@@ -3,7 +3,7 @@
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::{ChainRow, ChainState, Result, Store};
+use super::{ChainRow, ChainState, Result, Store, TokenView};
 use crate::actor::Actor;
 
 /// Why a token is lost.
@@ -56,8 +56,9 @@ impl Store {
                    from moved where (select in_team($1)) and t.id = moved.token_id
                    returning t.id, t.team_id, t.name, t.generation),
                scheduled as (
+                   -- A job that is just being done has looked at it before: it is not finished then, but due again.
                    insert into jobs (kind, subject, due_at) select 'settle', named.id, now() from named
-                   on conflict on constraint jobs_pkey do nothing),
+                   on conflict on constraint jobs_pkey do update set due_at = least(jobs.due_at, excluded.due_at), failures = 0),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name,
                                              jfrog_token_id, fingerprint, generation, request_id, address)
@@ -77,16 +78,17 @@ impl Store {
     }
 
     /// From now on a person is needed: no chain works and none can be made, or, for `user-rejected`, JFrog has refused the user
-    /// `times` in a row and for at least `hours`.
+    /// `times` in a row and for at least `hours`. Nothing of the kind, if a pair came since the token was seen.
     ///
     /// # Errors
     /// Postgres.
-    pub async fn declare_lost(&self, team: Uuid, token: Uuid, why: Lost) -> Result<()> {
+    pub async fn declare_lost(&self, seen: &TokenView, why: Lost) -> Result<()> {
         let (kind, detail, rejected) = why.told();
         sqlx::query_scalar!(
             r#"with held as (
                    select t.id, t.team_id, t.name, t.generation from tokens t
-                   where (select in_team($1)) and t.id = $2
+                   -- The generation stands in the row that is locked: who waited for it finds what was committed meanwhile.
+                   where (select in_team($1)) and t.id = $2 and t.generation = $7
                      and (not exists (select 1 from chains c where c.token_id = t.id and c.state = 'active')
                           or t.rejections >= $5 and t.rejected_since <= now() - make_interval(hours => $6))
                      and not exists (select 1 from attempts a where a.token_id = t.id)
@@ -102,12 +104,13 @@ impl Store {
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name, generation)
                    select held.team_id, 'system', '{}', 'token.lost', 'failed', $3, held.id, held.name, held.generation from held)
                select pg_notify('token_broker', held.id::text)::text from held"#,
-            team,
-            token,
+            seen.team_id,
+            seen.id,
             detail,
             kind,
             rejected.map(|(times, _)| times),
-            rejected.map(|(_, hours)| hours)
+            rejected.map(|(_, hours)| hours),
+            seen.generation
         )
         .fetch_optional(&self.pool)
         .await?;

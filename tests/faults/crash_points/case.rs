@@ -77,6 +77,7 @@ impl Flow {
             },
             Point::Recovered => (self == Self::Recover).then_some(1),
             Point::Revoked => (self == Self::Delete).then_some(1),
+            Point::Saving => None,
         }
     }
 
@@ -87,7 +88,7 @@ impl Flow {
         match point {
             Point::BeforeBegin | Point::Begun | Point::Prepared | Point::Answered => registration + lost,
             Point::Journaled | Point::Committed | Point::Marked => registration,
-            Point::Recovered | Point::Revoked => 0,
+            Point::Recovered | Point::Revoked | Point::Saving => 0,
         }
     }
 

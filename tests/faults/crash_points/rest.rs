@@ -128,7 +128,7 @@ pub(super) fn cost(witness: &Witness, case: &Case) {
         // The journal saves the pair, but for a stalled owner: its lease was over.
         Point::Journaled => (1, if case.action == Action::Stall { 3 } else { 2 }),
         Point::Committed | Point::Marked => (1, 2),
-        Point::Recovered | Point::Revoked => return,
+        Point::Recovered | Point::Revoked | Point::Saving => return,
     };
     assert_eq!(
         (witness.calls(Route::Refresh).len(), witness.calls(Route::Create).len()),

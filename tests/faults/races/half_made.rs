@@ -189,6 +189,21 @@ async fn an_import_that_died_around_its_rotation_leaves_nothing_alive_of_what_wa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_import_of_one_chain_that_died_before_its_rotation_was_sent_is_settled_like_any() {
+    for fault in ["begun:kill", "prepared:kill"] {
+        let app = TestApp::start().await;
+        let pair = app.pair_made_by_hand("person").await;
+        let journal = tempfile::tempdir().expect("a directory");
+        let dying = Replica::armed(&app, journal.path(), fault).await;
+        let body = json!({"name": "deploy", "chains": 1, "access_token": pair["access_token"],
+                          "refresh_token": pair["refresh_token"]});
+        assert!(post(&dying.client(&app.admin), "/tokens/import", &body).await.is_none(), "{fault}: it died");
+        let token = app.token_until("deploy", "settled", |token| token["status"] == "active").await;
+        whole(&app, fault, &chain_ids(&token)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_import_is_not_given_up_before_jfrog_was_told_that_its_second_chain_is_not_needed() {
     let app = TestApp::start().await;
     let pair = app.pair_made_by_hand("person").await;
