@@ -12,8 +12,9 @@ impl Broker {
         let there = self.store.token_by_id(view.team_id, view.id).await;
         let alive = match &there {
             Ok(None) => true,
-            // It was committed, handed out, and made anew before its owner could note that: the sweep revokes it in its time.
-            Ok(Some(now)) if is_replaced(now, pair) => false,
+            // It was committed, handed out, and made anew before its owner could note that: the sweep revokes it in its time. Of a
+            // chain that was made anew twice, not every pair is remembered.
+            Ok(Some(now)) if is_replaced(now, pair) || now.chains.iter().any(|chain| chain.sweep_after > now.now) => false,
             Ok(Some(now)) => match now.younger() {
                 Some(chain) => self.vitality(now, chain).await == Vitality::Alive,
                 None => false,
