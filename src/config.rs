@@ -100,8 +100,11 @@ pub struct ServeOptions {
     /// A proxy on the way to JFrog; never taken from the environment otherwise.
     #[arg(long, env = "TOKEN_BROKER_JFROG_PROXY", hide_env_values = true, value_name = "URL")]
     jfrog_proxy: Option<String>,
+    /// A file that holds it.
+    #[arg(long, env = "TOKEN_BROKER_JFROG_PROXY_FILE", value_name = "FILE")]
+    jfrog_proxy_file: Option<PathBuf>,
     /// Networks whose `X-Forwarded-For` is believed, comma separated.
-    #[arg(long, env = "TOKEN_BROKER_TRUSTED_PROXIES", value_delimiter = ',', value_name = "NETWORKS")]
+    #[arg(long, env = "TOKEN_BROKER_TRUSTED_PROXIES", value_delimiter = ',', value_parser = network, value_name = "NETWORKS")]
     trusted_proxies: Vec<IpNet>,
     #[command(flatten)]
     identities: IdentityOptions,
@@ -223,16 +226,17 @@ impl ServeOptions {
             self.lease_seconds,
             self.jfrog_timeout_seconds
         );
-        let ca_pem = match &self.jfrog_ca {
-            Some(path) => Some(fs::read(path).with_context(|| format!("TOKEN_BROKER_JFROG_CA: reading {}", path.display()))?),
-            None => None,
-        };
         Ok(Settings {
             database: self.database.read()?,
             listen: self.listen,
             ops_listen: self.ops_listen,
             instances: instances(urls)?,
-            route: outbound::Route { ca_pem, proxy: self.jfrog_proxy.clone() },
+            route: route(
+                "TOKEN_BROKER_JFROG",
+                self.jfrog_ca.as_ref(),
+                self.jfrog_proxy.as_deref(),
+                self.jfrog_proxy_file.as_ref(),
+            )?,
             journal_dir: self.journal_dir.clone(),
             timing,
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
@@ -258,6 +262,29 @@ fn secret(name: &str, value: Option<&str>, file: Option<&PathBuf>) -> anyhow::Re
         }
         (None, None) => Ok(None),
     }
+}
+
+/// The way out for one purpose: `<name>_CA`, `<name>_PROXY`. Both are read, so that a mistake is told now and by its name.
+fn route(name: &str, ca: Option<&PathBuf>, proxy: Option<&str>, proxy_file: Option<&PathBuf>) -> anyhow::Result<outbound::Route> {
+    let ca_pem = match ca {
+        Some(path) => {
+            let pem = fs::read(path).with_context(|| format!("{name}_CA: reading {}", path.display()))?;
+            let authorities = outbound::authorities(&pem).with_context(|| format!("{name}_CA: {}", path.display()))?;
+            ensure!(!authorities.is_empty(), "{name}_CA: {} holds no certificate in PEM", path.display());
+            Some(pem)
+        }
+        None => None,
+    };
+    let proxy = secret(&format!("{name}_PROXY"), proxy, proxy_file)?;
+    if let Some(proxy) = &proxy {
+        outbound::proxy(proxy).with_context(|| format!("{name}_PROXY is not a URL"))?;
+    }
+    Ok(outbound::Route { ca_pem, proxy })
+}
+
+/// One of a list.
+fn network(text: &str) -> Result<IpNet, ipnet::AddrParseError> {
+    text.trim().parse()
 }
 
 fn instances(list: &str) -> anyhow::Result<Vec<Instance>> {
@@ -287,6 +314,25 @@ fn instances(list: &str) -> anyhow::Result<Vec<Instance>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_way_out_that_leads_nowhere_is_told_by_its_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        let ca = |text: &str| {
+            fs::write(&file, text).expect("writes");
+            route("X", Some(&file), None, None).expect_err(text).to_string()
+        };
+        assert!(ca("no certificate").starts_with("X_CA: "));
+        assert!(ca("-----BEGIN CERTIFICATE-----\nAAAA\n").starts_with("X_CA: "));
+        for bad in ["not a proxy", "http://"] {
+            assert!(route("X", None, Some(bad), None).expect_err(bad).to_string().starts_with("X_PROXY "), "{bad}");
+        }
+        fs::write(&file, "http://u:p@proxy.example:3128\n").expect("writes");
+        let read = route("X", None, None, Some(&file)).expect("reads");
+        assert_eq!(read.proxy.as_deref(), Some("http://u:p@proxy.example:3128"));
+        assert_eq!(network(" 10.0.0.0/8").expect("a network").to_string(), "10.0.0.0/8");
+    }
 
     #[test]
     fn instances_are_read_in_both_forms() {

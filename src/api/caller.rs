@@ -6,6 +6,7 @@ use axum::{
     extract::{FromRequestParts, Query},
     http::{StatusCode, header, request::Parts},
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     ApiState,
@@ -25,10 +26,12 @@ use crate::{
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A verified caller, and how the audit writes it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Authenticated {
     pub caller: Arc<Caller>,
     pub actor: Actor,
+    /// Its place among those of the same credential.
+    _place: OwnedSemaphorePermit,
 }
 
 impl FromRequestParts<ApiState> for Authenticated {
@@ -45,9 +48,9 @@ impl FromRequestParts<ApiState> for Authenticated {
         };
         // Set once a request; a second extraction of the same request finds the same caller.
         drop(context.caller.set(Arc::clone(&caller)));
-        state.limits.credential(caller.counted_as()).await.map_err(too_many)?;
+        let place = state.limits.credential(caller.counted_as()).await.map_err(too_many)?;
         let actor = caller.actor(Some(context.request_id.clone()), context.address.map(|address| address.to_string()));
-        Ok(Self { caller, actor })
+        Ok(Self { caller, actor, _place: place })
     }
 }
 

@@ -1,16 +1,19 @@
 //! The OpenAPI document and its page. What every operation can answer is said once, here.
 
+use std::sync::{Arc, LazyLock};
+
+use axum::{Router, body::Bytes, http::header, routing::get};
 use utoipa::{
     OpenApi, ToSchema,
     openapi::{
-        Content, Ref, RefOr, Response, ResponseBuilder, Schema,
+        Content, HeaderBuilder, Object, Ref, RefOr, Response, ResponseBuilder, Schema, Type,
         path::Operation,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{examples, problem::ProblemBody};
+use super::{ApiState, examples, problem::ProblemBody, required};
 
 pub(super) const TOKENS: &str = "tokens";
 pub(super) const TEAMS: &str = "teams";
@@ -42,7 +45,10 @@ struct Document;
 /// The document without its paths, which come with the routes.
 pub(super) fn document() -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key: `tbk_…`")).build();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An API key (`tbk_…`), a session (`tbs_…`), or the JWT of a CI job."))
+        .build();
     document.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(bearer));
     document
 }
@@ -61,10 +67,12 @@ pub(super) fn completed(mut document: utoipa::openapi::OpenApi) -> utoipa::opena
             for (status, response) in &mut operation.responses.responses {
                 if let RefOr::T(response) = response {
                     examples::add(status, response);
+                    add_headers(status, response);
                 }
             }
         }
     }
+    required::mark(&mut document);
     document
 }
 
@@ -77,10 +85,13 @@ pub fn openapi_json() -> anyhow::Result<String> {
     Ok(document.to_pretty_json()? + "\n")
 }
 
-/// `/docs` and `/openapi.json`, from the binary.
-pub(super) fn swagger_ui(document: utoipa::openapi::OpenApi) -> SwaggerUi {
-    let config = Config::default().try_it_out_enabled(true).display_request_duration(true);
-    SwaggerUi::new("/docs").config(config.use_base_layout()).url("/openapi.json", document)
+/// `/docs` and `/openapi.json`, from the binary. The document is completed when it is first asked for, and all are sent the same bytes:
+/// who asks and reads no answer costs no copy of it.
+pub(super) fn routes(document: utoipa::openapi::OpenApi) -> Router<ApiState> {
+    let json = Arc::new(LazyLock::new(|| Bytes::from(serde_json::to_vec(&completed(document)).unwrap_or_default())));
+    let answer = async move || ([(header::CONTENT_TYPE, "application/json")], Bytes::clone(&json));
+    let config = Config::new(["/openapi.json"]).try_it_out_enabled(true).display_request_duration(true);
+    Router::new().route("/openapi.json", get(answer)).merge(SwaggerUi::new("/docs").config(config.use_base_layout()))
 }
 
 fn complete(operation: &mut Operation) {
@@ -88,20 +99,35 @@ fn complete(operation: &mut Operation) {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
     };
     add("500", "`internal`.");
-    add("503", "`database-unavailable`, `jfrog-unavailable` or `overloaded`, with `Retry-After`.");
     if operation.security.as_ref().is_none_or(|needs| needs.iter().all(|need| need == &Default::default())) {
         return;
     }
+    add(
+        "503",
+        "`database-unavailable`, `jfrog-unavailable`, `issuer-unavailable`, `key-service-unavailable`, `journal-unavailable`, `frozen` \
+         or `overloaded`, with `Retry-After`.",
+    );
     add("400", "`invalid-request` (malformed) or `team-required`.");
     add("401", "`unauthenticated`.");
     add("403", "`forbidden`: the role may not do this.");
     add("404", "`not-found`: there is no such thing, or none that the credential may see.");
     add("422", "`invalid-request`: names each field.");
+    add("429", "`rate-limited`, with `Retry-After`.");
     if operation.request_body.is_some() {
         add("408", "`invalid-request`: the body took too long.");
         add("413", "`too-large`: a body has at most 64 KiB.");
         add("415", "`unsupported-media-type`.");
     }
+}
+
+fn add_headers(status: &str, response: &mut Response) {
+    let (name, description) = match status {
+        "401" => ("WWW-Authenticate", "`Bearer`."),
+        "429" | "503" => ("Retry-After", "Seconds."),
+        _ => return,
+    };
+    let header = HeaderBuilder::new().schema(Some(Object::with_type(Type::String))).description(Some(description)).build();
+    response.headers.insert(name.to_owned(), RefOr::T(header));
 }
 
 fn problem(description: &str) -> Response {

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Response, example::ExampleBuilder};
 
 use super::{
+    caller::too_many,
     extract::{late, too_large, unsupported},
     health::master_key_unusable,
+    limits::TooMany,
     problem::{FieldError, Problem},
 };
 use crate::{
@@ -63,6 +65,7 @@ fn samples() -> Vec<Problem> {
         RegisterError::NotRefreshable.into(),
         RegisterError::ScopeRefused("Insufficient permissions".to_owned()).into(),
         IssueError::Wider(String::new()).into(),
+        too_many(TooMany(later)),
         Problem::ours(),
         RefreshError::DatabaseUnavailable.into(),
         RefreshError::JfrogUnavailable { detail: String::new(), retry_after: later }.into(),
@@ -70,6 +73,9 @@ fn samples() -> Vec<Problem> {
         RefreshError::Pending.into(),
         master_key_unusable(),
         Problem::key_service_unavailable(""),
+        Problem::issuer_unavailable("", later),
+        BrokerError::Journal(std::io::ErrorKind::StorageFull.into()).into(),
+        BrokerError::Frozen(String::new()).into(),
         Problem::of_status(StatusCode::SERVICE_UNAVAILABLE),
     ]
 }

@@ -100,7 +100,7 @@ impl<T: DeserializeOwned> FromRequestParts<ApiState> for Parameters<T> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TeamParameter {
-    /// The team's name; needed only by a platform admin, who belongs to none.
+    /// The team's name; needed only by who belongs to none, or to several: a platform admin, or a CI identity that several teams let in.
     #[param(required = false)]
     pub team: Option<String>,
 }

@@ -15,12 +15,15 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 use moka::future::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 /// Buckets kept at once, of each sort; who floods with ever new addresses pushes the idlest out.
 const BUCKETS: u64 = 50_000;
 /// A bucket that was left alone for so long is full: it may be forgotten.
 const FILLED: Duration = Duration::from_secs(60);
+/// Requests under way with one credential, of the ten thousand that there are places for: one that floods leaves some to the others.
+const AT_ONCE: usize = 6_000;
 /// Audit rows a minute for refusals of nobody in particular: a flood of bad credentials must not fill the table.
 const AUDITED_STRANGERS: u32 = 600;
 /// Of these, from one address.
@@ -62,6 +65,7 @@ pub(super) struct Limits {
     identities: Buckets<[u8; 32]>,
     teams: Buckets<Uuid>,
     all_outsiders: Arc<DefaultDirectRateLimiter>,
+    places: Cache<[u8; 32], Arc<Semaphore>>,
 }
 
 /// When asking again may help.
@@ -81,6 +85,7 @@ impl Limits {
             identities: Buckets::new(fixed(AUDITED_OF_ONE_IDENTITY)),
             teams: Buckets::new(fixed(AUDITED_IN_ONE_TEAM)),
             all_outsiders: Arc::new(RateLimiter::direct(Quota::per_minute(fixed(AUDITED_OUTSIDERS)))),
+            places: Cache::builder().max_capacity(BUCKETS).time_to_idle(FILLED).build(),
         }
     }
 
@@ -92,9 +97,11 @@ impl Limits {
         }
     }
 
-    /// A request with this credential, which is good.
-    pub(super) async fn credential(&self, sha256: [u8; 32]) -> Result<(), TooMany> {
-        self.credentials.take(sha256).await
+    /// A request with this credential, which is good: its place, until it has ended.
+    pub(super) async fn credential(&self, sha256: [u8; 32]) -> Result<OwnedSemaphorePermit, TooMany> {
+        self.credentials.take(sha256).await?;
+        let places = self.places.get_with(sha256, async { Arc::new(Semaphore::new(AT_ONCE)) }).await;
+        places.try_acquire_owned().map_err(|_| TooMany(Duration::from_secs(1)))
     }
 
     /// A request with a wrong credential, which may have named a key.
@@ -181,6 +188,19 @@ mod tests {
         assert!(wait > Duration::from_secs(10) && wait <= Duration::from_secs(20), "{wait:?}");
         limits.request(Some(IpAddr::from([10, 0, 0, 2]))).await.expect("another's is its own");
         limits.failure(address, None).await.expect("of another sort");
+    }
+
+    #[tokio::test]
+    async fn one_credential_has_not_all_the_places() {
+        let limits = Limits::new(Rates::default());
+        let mut held = Vec::new();
+        while let Ok(place) = limits.credential([1; 32]).await {
+            held.push(place);
+        }
+        assert_eq!(held.len(), AT_ONCE);
+        drop(limits.credential([2; 32]).await.expect("another's are its own"));
+        held.pop();
+        drop(limits.credential([1; 32]).await.expect("one has ended"));
     }
 
     #[tokio::test]

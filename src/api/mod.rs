@@ -13,9 +13,11 @@ mod listen;
 mod lockdown;
 mod metrics;
 mod page;
+mod parameters;
 mod platform_keys;
 mod problem;
 mod request;
+mod required;
 mod sessions;
 mod teams;
 mod tokens;
@@ -36,7 +38,7 @@ pub use limits::Rates;
 pub use listen::Listeners;
 pub use metrics::Metrics;
 
-use self::limits::Limits;
+use self::{limits::Limits, parameters::Known};
 use crate::broker::Broker;
 
 /// Requests under way at once; a waiting caller is one.
@@ -54,12 +56,14 @@ pub struct Parts {
     trusted_proxies: Vec<IpNet>,
     room: Arc<Semaphore>,
     limits: Limits,
+    readiness: health::Readiness,
 }
 
 impl ApiState {
     /// Over this broker.
     pub fn new(broker: Broker, trusted_proxies: Vec<IpNet>, rates: Rates) -> Self {
-        Self(Arc::new(Parts { broker, trusted_proxies, room: Arc::new(Semaphore::new(CONCURRENCY)), limits: Limits::new(rates) }))
+        let (room, limits) = (Arc::new(Semaphore::new(CONCURRENCY)), Limits::new(rates));
+        Self(Arc::new(Parts { broker, trusted_proxies, room, limits, readiness: health::Readiness::default() }))
     }
 }
 
@@ -115,10 +119,11 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(health::ready))
 }
 
-/// The API's routes, `/docs` and `/openapi.json` included. To put the document together takes some milliseconds.
+/// The API's routes, `/docs` and `/openapi.json` included. To put them together takes some milliseconds.
 pub fn documented_routes() -> Router<ApiState> {
     let (router, document) = routes().split_for_parts();
-    router.merge(docs::swagger_ui(docs::completed(document)))
+    let known = Known::of(&document);
+    router.layer(middleware::from_fn_with_state(known, parameters::refuse_unknown)).merge(docs::routes(document))
 }
 
 /// The API's router.

@@ -22,7 +22,8 @@ use super::{
 ///
 /// A key of a platform admin: everything, everywhere. The key itself is in this answer and never again.
 #[utoipa::path(post, path = "/platform/keys", tag = docs::PLATFORM, security(("bearer" = [])), request_body = CreatePlatformKey,
-    responses((status = 201, description = "The key, shown this once.", body = NewKey),
+    responses((status = 201, description = "The key, shown this once.", body = NewKey,
+               headers(("Location" = String, description = "Its path."))),
               (status = 409, description = "`name-taken`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(super) async fn create_platform_key(
     State(state): State<ApiState>,

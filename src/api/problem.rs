@@ -305,8 +305,8 @@ impl From<RegisterError> for Problem {
             RegisterError::Pending(reason) => Self::unavailable(
                 "jfrog-unavailable",
                 "JFrog unavailable",
-                "JFrog's answer was lost. The registration is finished or given up in the background: look at GET /tokens/{name}, \
-                 or repeat the request with the same Idempotency-Key.",
+                "JFrog's answer was lost. What was begun is finished or given up in the background: look at GET /tokens/{name}. \
+                 POST /tokens may be repeated with the same Idempotency-Key.",
                 reason,
                 Duration::from_secs(30),
             ),

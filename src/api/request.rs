@@ -216,6 +216,8 @@ fn has_credential(route: &str, query: &str) -> bool {
     // The audit is asked for a token by its name, which no credential can be mistaken for.
     let names_a_token =
         |pair: &&str| route == "/audit" && pair.strip_prefix("token=").is_some_and(|name| name.parse::<Name>().is_ok());
-    let names = query.split('&').filter(|pair| !names_a_token(pair)).filter_map(|pair| pair.split('=').next());
-    names.into_iter().any(|name| NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))
+    let pairs = query.split('&').filter(|pair| !names_a_token(pair));
+    // Read as a server would that knows the parameter: its name may be written in another way.
+    let mut names = pairs.flat_map(|pair| form_urlencoded::parse(pair.as_bytes())).map(|(name, _)| name);
+    names.any(|name| NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))
 }

@@ -51,8 +51,9 @@ pub(super) struct Session {
 /// For a CI identity alone: turns it into a credential for a job that outlives its own token, with what the trust rules give that
 /// let it in, for the shortest `session_max` of these. It ends sooner when one of the rules is changed or deleted.
 #[utoipa::path(post, path = "/sessions", tag = docs::SERVICE, security(("bearer" = [])), params(TeamParameter),
-    request_body(content = CreateSession, description = "May be left out.", example = json!({})),
-    responses((status = 201, description = "The session, shown this once.", body = Session)))]
+    request_body(content = Option<CreateSession>, content_type = "application/json"),
+    responses((status = 201, description = "The session, shown this once.", body = Session),
+              (status = 409, description = "`locked-down`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(super) async fn create_session(
     State(state): State<ApiState>,
     who: Authenticated,

@@ -109,6 +109,13 @@ enum Stuck {
     Unavailable { detail: String, retry_after: Duration },
 }
 
+impl Stuck {
+    /// It was waited for long enough.
+    fn waiting(in_doubt: bool) -> Self {
+        if in_doubt { Self::Uncertain } else { Self::Pending }
+    }
+}
+
 impl Broker {
     /// Hands out the token: the current one if it is fresh enough, else the result of a rotation shared by all who wait.
     ///
@@ -155,7 +162,7 @@ impl Broker {
         let mut rule = HandOutRule { max_age: ask.max_age, raise_max_age: ci, min_ttl: ask.min_ttl, since: None, any_age: false };
         // An admin's explicit max_age is obeyed, even where it cuts short what was handed out (API.md).
         let overrule = !ci && ask.max_age.is_some();
-        let (mut seen, mut waited) = (None, ask.rejected_token_id.is_some());
+        let (mut seen, mut waited, mut in_doubt) = (None, ask.rejected_token_id.is_some(), false);
         let stuck = loop {
             // Who has waited is let in anew: a revocation is felt within a second.
             if waited && !self.authentication.still_holds(caller).await? {
@@ -195,7 +202,8 @@ impl Broker {
                 place: None,
             };
             let advance = self.advance_for((team.id, name.to_string(), overrule), actor, start);
-            let Ok((advance, handed)) = tokio::time::timeout_at(deadline, advance).await else { break Stuck::Pending };
+            let Ok((advance, handed)) = tokio::time::timeout_at(deadline, advance).await else { break Stuck::waiting(in_doubt) };
+            in_doubt = matches!(advance, Advance::Elsewhere { uncertain: true });
             if let Some((since, handed)) = handed {
                 if !self.authentication.still_holds(caller).await? {
                     return Err(BrokerError::CredentialGone.into());
@@ -223,7 +231,7 @@ impl Broker {
             }
             // What came at the last moment is looked at still.
             if Instant::now() >= deadline && !matches!(advance, Advance::Changed) {
-                break Stuck::Pending;
+                break Stuck::waiting(in_doubt);
             }
             if matches!(advance, Advance::Elsewhere { .. }) {
                 let wake = self.wake(&mut signals, found.map(|found| found.token_id));

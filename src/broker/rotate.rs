@@ -343,6 +343,6 @@ fn record(plan: &Plan<'_>, outcome: &Outcome) {
         Outcome::Unknown(detail) => ("unknown", detail.as_str()),
     };
     let (token, chain, kind) = (&plan.view.name, plan.chain.letter.as_str(), plan.kind);
-    tracing::info!(%token, chain, kind, outcome, detail, "called JFrog");
+    tracing::info!(%token, team = %plan.view.team_id, chain, kind, outcome, detail, "called JFrog");
     counter!("token_broker_jfrog_calls_total", "kind" => kind, "outcome" => outcome).increment(1);
 }

@@ -57,12 +57,17 @@ impl Broker {
             let why = "this credential is no session: there is nothing to end".to_owned();
             return Err(Refusal::Forbidden(why).into());
         };
-        if give_back {
-            let own = GivenUp { credential: Some(caller.credential()), ..GivenUp::default() };
-            self.store.give_up_children(team.id, &own, actor).await?;
+        let own = GivenUp { credential: Some(caller.credential()), ..GivenUp::default() };
+        // Before it ends, because afterwards it could not be asked for again; and what was issued up to its end.
+        for ended in [false, true] {
+            if give_back {
+                self.store.give_up_children(team.id, &own, actor).await?;
+            }
+            if !ended {
+                // Ended meanwhile is ended.
+                self.store.delete_session(team.id, id, actor).await?;
+            }
         }
-        // Ended meanwhile is ended.
-        self.store.delete_session(team.id, id, actor).await?;
         Ok(())
     }
 }

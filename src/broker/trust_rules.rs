@@ -59,6 +59,9 @@ pub struct Explanation {
 /// Rules of one team: every job of their issuer is compared with them, also other teams' and strangers'. One explanation looks at all.
 const MOST_RULES: i64 = 1_000;
 
+/// Values of one list that are compared with a thousand rules: whoever asks has written them.
+const LONGEST_LIST: usize = 200;
+
 impl Broker {
     /// Writes a new rule.
     ///
@@ -149,6 +152,11 @@ impl Broker {
                 Err(other) => (Map::new(), Some(other.to_string())),
             },
         };
+        let field = if jwt_refused.is_some() { "jwt" } else { "claims" };
+        if claims.values().any(has_long_list) {
+            let message = format!("has a list of more than {LONGEST_LIST} values");
+            return Err(BrokerError::Invalid { field, message });
+        }
         let explained = rules.into_iter().map(|rule| Explained { why_not: self.why_not(&rule, &claims), rule: rule.name });
         Ok(Explanation { jwt_refused, rules: explained.collect() })
     }
@@ -222,4 +230,12 @@ pub enum ExplainOf {
 /// An admin of some tokens sees and changes only rules that give no more than it has itself.
 fn may_manage(caller: &Caller, rule: &TrustRuleRow) -> bool {
     may_hand_on(caller, &Grant::stored(&rule.role, rule.token_patterns.clone()))
+}
+
+fn has_long_list(value: &Value) -> bool {
+    match value {
+        Value::Array(values) => values.len() > LONGEST_LIST || values.iter().any(has_long_list),
+        Value::Object(fields) => fields.values().any(has_long_list),
+        _ => false,
+    }
 }

@@ -130,9 +130,7 @@ impl Broker {
         actor: &Actor,
     ) -> Result<WebhookRow, BrokerError> {
         let team = self.webhook_team(caller, team).await?;
-        if !self.store.test_webhook(team.id, name.as_str(), actor).await? {
-            return Err(missing(name));
-        }
+        self.store.test_webhook(team.id, name.as_str(), actor).await?;
         self.store.webhook(team.id, name.as_str()).await?.ok_or_else(|| missing(name))
     }
 

@@ -18,7 +18,7 @@ pub(super) struct CreateAdminKeyOptions {
     #[arg(long)]
     name: Name,
     /// Seconds until it expires; absent: never.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3_153_600_000))]
     expires_in: Option<u32>,
     #[command(flatten)]
     database: DatabaseOptions,

@@ -20,6 +20,9 @@ pub(super) struct HealthOptions {
     ops_listen: SocketAddr,
 }
 
+/// Longer than the service takes to say that Postgres does not answer.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 pub(super) async fn run(options: &HealthOptions) -> anyhow::Result<()> {
     let mut address = options.ops_listen;
     if address.ip().is_unspecified() {
@@ -27,7 +30,7 @@ pub(super) async fn run(options: &HealthOptions) -> anyhow::Result<()> {
         address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
     let url = options.url.clone().unwrap_or_else(|| format!("http://{address}/health/ready"));
-    let client = outbound::client(&outbound::Route::default(), Duration::from_secs(3))?;
+    let client = outbound::client(&outbound::Route::default(), PATIENCE)?;
     let answer = client.get(url).send().await.context("the service does not answer")?;
     let status = answer.status();
     ensure!(status.is_success(), "the service is not ready: {status} {}", answer.text().await.unwrap_or_default());

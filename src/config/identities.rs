@@ -1,11 +1,12 @@
 //! Settings about who calls: trusted issuers, platform admins among their identities, and limits.
 
-use std::{collections::BTreeMap, fs, num::NonZeroU32, path::PathBuf};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde::Deserialize;
 
+use super::route;
 use crate::{
     api::Rates,
     identity::{Conditions, IssuerSettings, PlatformRule},
@@ -30,6 +31,9 @@ pub(super) struct IdentityOptions {
     /// A proxy on the way to the issuers; never taken from the environment otherwise.
     #[arg(long, env = "TOKEN_BROKER_OIDC_PROXY", hide_env_values = true, value_name = "URL")]
     oidc_proxy: Option<String>,
+    /// A file that holds it.
+    #[arg(long, env = "TOKEN_BROKER_OIDC_PROXY_FILE", value_name = "FILE")]
+    oidc_proxy_file: Option<PathBuf>,
     /// Which CI identities are platform admins: `[{"issuer": "https://…", "claims": {"claim": "pattern"}}, …]`.
     #[arg(long, env = "TOKEN_BROKER_PLATFORM_ADMINS", value_name = "JSON")]
     platform_admins: Option<String>,
@@ -86,12 +90,9 @@ impl IdentityOptions {
         let issuers = issuers(self.oidc_issuers.as_deref().unwrap_or_default())?;
         let audience = self.oidc_audience.clone();
         ensure!(!audience.trim().is_empty(), "TOKEN_BROKER_OIDC_AUDIENCE is empty: then nothing would say that a JWT is for us");
-        let ca_pem = match &self.oidc_ca {
-            Some(path) => Some(fs::read(path).with_context(|| format!("TOKEN_BROKER_OIDC_CA: reading {}", path.display()))?),
-            None => None,
-        };
+        let route = route("TOKEN_BROKER_OIDC", self.oidc_ca.as_ref(), self.oidc_proxy.as_deref(), self.oidc_proxy_file.as_ref())?;
         let platform_admins = platform_admins(self.platform_admins.as_deref().unwrap_or_default(), &issuers)?;
-        Ok(Identities { issuers, audience, route: outbound::Route { ca_pem, proxy: self.oidc_proxy.clone() }, platform_admins })
+        Ok(Identities { issuers, audience, route, platform_admins })
     }
 
     pub(super) fn rates(&self) -> Rates {

@@ -1,16 +1,13 @@
 //! How key services are called that keep master keys.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use secrecy::SecretString;
 
-use super::secret;
-use crate::{
-    crypto::{AwsKms, Credential, KeyServices, SERVICE_ACCOUNT_TOKEN, TransitLogin},
-    outbound::Route,
-};
+use super::{route, secret};
+use crate::crypto::{AwsKms, Credential, KeyServices, SERVICE_ACCOUNT_TOKEN, TransitLogin};
 
 /// Of `TOKEN_BROKER_MASTER_KEYS`' entries that are in a key service.
 #[derive(Args, Clone)]
@@ -75,11 +72,8 @@ impl KeyServiceOptions {
             }),
             (None, None) => None,
         };
-        let ca_pem = match &self.transit_ca {
-            Some(path) => Some(fs::read(path).with_context(|| format!("TOKEN_BROKER_TRANSIT_CA: reading {}", path.display()))?),
-            None => None,
-        };
-        Ok(KeyServices { transit: login, transit_route: Route { ca_pem, proxy: None }, aws: self.aws()? })
+        let transit_route = route("TOKEN_BROKER_TRANSIT", self.transit_ca.as_ref(), None, None)?;
+        Ok(KeyServices { transit: login, transit_route, aws: self.aws()? })
     }
 
     fn aws(&self) -> anyhow::Result<Option<AwsKms>> {

@@ -1,11 +1,11 @@
 //! Settings about what is posted to others: teams' webhooks, and the audit's checkpoints. The way there is the same.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 
-use super::secret;
+use super::{route, secret};
 use crate::outbound::{AllowedOrigin, Destination, Route};
 
 /// What `serve` needs to know about webhooks.
@@ -20,6 +20,9 @@ pub(super) struct WebhookOptions {
     /// A proxy on the way to them; never taken from the environment otherwise.
     #[arg(long, env = "TOKEN_BROKER_WEBHOOK_PROXY", hide_env_values = true, value_name = "URL")]
     webhook_proxy: Option<String>,
+    /// A file that holds it.
+    #[arg(long, env = "TOKEN_BROKER_WEBHOOK_PROXY_FILE", value_name = "FILE")]
+    webhook_proxy_file: Option<PathBuf>,
     /// Where each checkpoint of the audit is posted, as JSON; default: they are logged only.
     #[arg(long, env = "TOKEN_BROKER_AUDIT_CHECKPOINT_URL", hide_env_values = true, value_name = "URL")]
     audit_checkpoint_url: Option<String>,
@@ -54,12 +57,9 @@ impl WebhookOptions {
     /// The way to them.
     ///
     /// # Errors
-    /// The CA's file cannot be read.
+    /// One sentence that names the setting.
     pub(super) fn route(&self) -> anyhow::Result<Route> {
-        let ca_pem = match &self.webhook_ca {
-            Some(path) => Some(fs::read(path).with_context(|| format!("TOKEN_BROKER_WEBHOOK_CA: reading {}", path.display()))?),
-            None => None,
-        };
-        Ok(Route { ca_pem, proxy: self.webhook_proxy.clone() })
+        let proxy = (self.webhook_proxy.as_deref(), self.webhook_proxy_file.as_ref());
+        route("TOKEN_BROKER_WEBHOOK", self.webhook_ca.as_ref(), proxy.0, proxy.1)
     }
 }

@@ -153,7 +153,7 @@ pub fn parse_pair(body: &[u8]) -> Result<Pair, UnusableAnswer> {
 }
 
 impl Pair {
-    /// A pair that a person pasted: what its access token says of itself.
+    /// A pair that a person pasted: what its access token says of itself, but for its user: JFrog has not said yet that this is one.
     pub fn pasted(access_token: AccessToken, refresh_token: RefreshToken) -> Self {
         let claims = unverified_claims(access_token.expose());
         // What is left of it now: it was not issued today.
@@ -165,7 +165,7 @@ impl Pair {
             reference_token: None,
             expires_in,
             scope: None,
-            subject: text(claims.sub),
+            subject: None,
             audience: texts(claims.aud),
         }
     }
@@ -236,6 +236,12 @@ mod tests {
         assert_eq!(pair(r#","expires_in":9e300"#).expires_in, None);
         assert_eq!(pair(r#","scope":"a\u0000b""#).scope.as_deref(), Some("ab"));
         assert_eq!(pair(r#","scope":7,"token_id":null,"refresh_token":"r""#).refresh_token.expect("kept").expose(), "r");
+    }
+
+    #[test]
+    fn whose_it_is_a_pasted_token_does_not_say() {
+        let payload = URL_SAFE_NO_PAD.encode(r#"{"sub":"jfac@x/users/somebody-else"}"#);
+        assert_eq!(Pair::pasted(AccessToken::new(format!("x.{payload}.x")), RefreshToken::new("r")).subject, None);
     }
 
     #[test]

@@ -30,6 +30,22 @@ pub fn why(error: &reqwest::Error) -> String {
     what.to_owned()
 }
 
+/// The certificates of a PEM file.
+///
+/// # Errors
+/// One of them is none.
+pub fn authorities(pem: &[u8]) -> anyhow::Result<Vec<reqwest::Certificate>> {
+    reqwest::Certificate::from_pem_bundle(pem).context("reading the certificate authority")
+}
+
+/// A proxy for every call.
+///
+/// # Errors
+/// It is no URL.
+pub fn proxy(address: &str) -> anyhow::Result<reqwest::Proxy> {
+    reqwest::Proxy::all(address).context("reading the proxy's address")
+}
+
 /// A client for calls that must not share a connection: a stale keep-alive socket would make an outcome unknown.
 ///
 /// # Errors
@@ -45,11 +61,10 @@ pub fn client(route: &Route, timeout: Duration) -> anyhow::Result<reqwest::Clien
         .timeout(timeout)
         .no_proxy();
     if let Some(pem) = &route.ca_pem {
-        let authorities = reqwest::Certificate::from_pem_bundle(pem).context("reading the certificate authority")?;
-        builder = builder.tls_certs_merge(authorities);
+        builder = builder.tls_certs_merge(authorities(pem)?);
     }
     if let Some(proxy) = &route.proxy {
-        builder = builder.proxy(reqwest::Proxy::all(proxy).context("reading the proxy's address")?);
+        builder = builder.proxy(self::proxy(proxy)?);
     }
     builder.build().context("building the HTTP client")
 }

@@ -157,6 +157,7 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
+        self.assurance.changed();
         Ok(deleted.is_some())
     }
 

@@ -18,15 +18,16 @@ struct State {
 }
 
 impl Assurance {
-    /// Whether what was read from `begun` on still holds: it is newer than a change may take to be felt, or the change would have been
-    /// heard of.
+    /// Whether what was read from `begun` on still holds: no change was heard of since, and it is newer than one may take to be felt,
+    /// or one would have been heard of.
     pub fn holds(&self, begun: Instant, felt_within: Duration) -> bool {
-        if begun.elapsed() < felt_within {
-            return true;
-        }
         let state = self.state();
-        // A change that was heard of after the reading began was perhaps not read.
-        state.heard.is_some_and(|heard| heard.elapsed() < felt_within) && state.changed.is_some_and(|changed| changed < begun)
+        match state.changed {
+            // It was perhaps not read.
+            Some(changed) if changed >= begun => false,
+            None => begun.elapsed() < felt_within,
+            Some(_) => begun.elapsed() < felt_within || state.heard.is_some_and(|heard| heard.elapsed() < felt_within),
+        }
     }
 
     /// The connection begins to listen: of what was changed before, it tells nothing.
@@ -39,7 +40,7 @@ impl Assurance {
         self.state().heard = Some(asked);
     }
 
-    /// It told that something has changed.
+    /// It told that something has changed; or this process has changed it, and need not be told.
     pub(super) fn changed(&self) {
         self.state().changed = Some(Instant::now());
     }
@@ -78,6 +79,8 @@ mod tests {
         assert!(!assurance.holds(ago(90_000), SECOND), "it was read before the connection listened");
         assurance.changed();
         assert!(!assurance.holds(ago(30_000), SECOND));
+        assert!(!assurance.holds(ago(10), SECOND), "however young it is");
+        std::thread::sleep(Duration::from_millis(1));
         assert!(assurance.holds(Instant::now(), SECOND));
     }
 

@@ -21,6 +21,7 @@ mod jobs;
 mod journals;
 mod lockdowns;
 mod master_keys;
+mod migrate;
 mod notify;
 mod registrations;
 mod revocations;
@@ -38,7 +39,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{Connection, PgPool, postgres::PgPoolOptions};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -66,6 +67,7 @@ pub use jobs::{Job, JobKind, Lane};
 pub use journals::JournalRow;
 pub use lockdowns::{LockdownRow, NewLockdown, SessionsRow};
 pub use master_keys::MasterKeyRow;
+pub use migrate::{MIGRATOR, migrate};
 pub use notify::Signals;
 pub use registrations::{NewToken, TokenChanges};
 pub use revocations::{GivenUp, Told};
@@ -111,9 +113,6 @@ const LONG_LINGER: Duration = Duration::from_millis(20);
 /// When Postgres last said that it takes no writes. Connections that were there then are not used again: one that was born
 /// read-only stays so when the server has long begun to write again.
 static READ_ONLY: Mutex<Option<Instant>> = Mutex::new(None);
-
-/// Migrations, compiled in.
-pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// Postgres, seen through the role that owns nothing.
 #[derive(Clone, Debug)]
@@ -212,17 +211,6 @@ impl StoreError {
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// Applies what is missing of the migrations, under Postgres' advisory lock.
-///
-/// # Errors
-/// The database cannot be reached or a migration fails.
-pub async fn migrate(options: PgConnectOptions) -> anyhow::Result<()> {
-    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(10)).connect_with(options).await?;
-    MIGRATOR.run(&pool).await?;
-    pool.close().await;
-    Ok(())
-}
-
 impl Store {
     /// Connects as the role that owns nothing. The role travels in the connection's first message: no round trip.
     ///
@@ -243,7 +231,6 @@ impl Store {
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
-                    use sqlx::Connection;
                     if !younger_than_read_only(meta.age) {
                         return Ok(false);
                     }
@@ -300,17 +287,6 @@ impl Store {
     /// A connection for statements that are gathered.
     fn held(&self) -> Held {
         if self.begun.lingers() { Held::unhurried(&self.pool) } else { Held::of(&self.pool) }
-    }
-
-    /// Whether the migrations that were applied are those that are compiled in.
-    ///
-    /// # Errors
-    /// Postgres; or there were none.
-    pub async fn is_migrated(&self) -> Result<bool> {
-        let applied = sqlx::query!("select version, checksum, success from _sqlx_migrations order by version");
-        let applied = applied.fetch_all(&self.pool).await?;
-        let applied = applied.iter().map(|row| (row.version, row.checksum.as_slice(), row.success));
-        Ok(applied.eq(MIGRATOR.iter().map(|ours| (ours.version, &*ours.checksum, true))))
     }
 
     /// Whether Postgres answers and would take a write.

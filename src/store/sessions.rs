@@ -122,6 +122,7 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
+        self.assurance.changed();
         Ok(ended.is_some())
     }
 }

@@ -136,7 +136,7 @@ impl Store {
     /// # Errors
     /// Postgres.
     pub async fn replace_trust_rule(&self, team: Uuid, rule: &NewTrustRule, actor: &Actor) -> Result<Option<TrustRuleRow>> {
-        Ok(sqlx::query_as!(
+        let replaced = sqlx::query_as!(
             TrustRuleRow,
             r#"with made as (
                    update trust_rules
@@ -164,7 +164,9 @@ impl Store {
             Json(actor) as _
         )
         .fetch_optional(&self.pool)
-        .await?)
+        .await?;
+        self.assurance.changed();
+        Ok(replaced)
     }
 
     /// The rule of this name.
@@ -225,6 +227,7 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
+        self.assurance.changed();
         Ok(deleted.is_some())
     }
 

@@ -160,15 +160,16 @@ impl Store {
         Ok(deleted.is_some())
     }
 
-    /// Writes a notice that is only a test. `false`: there is no webhook of this name.
+    /// Writes a notice that is only a test, unless one is still to be told: notices wait for one another.
     ///
     /// # Errors
     /// Postgres.
-    pub async fn test_webhook(&self, team: Uuid, name: &str, actor: &Actor) -> Result<bool> {
-        let told = sqlx::query_scalar!(
+    pub async fn test_webhook(&self, team: Uuid, name: &str, actor: &Actor) -> Result<()> {
+        sqlx::query!(
             r#"with told as (
                    insert into webhook_notices (id, team_id, webhook_id, event, data)
                    select gen_random_uuid(), w.team_id, w.id, 'webhook.test', '{}' from webhooks w where (select in_team($1)) and w.name = $2
+                     and not exists (select 1 from webhook_notices n where n.webhook_id = w.id and n.event = 'webhook.test')
                    returning id, team_id),
                scheduled as (insert into jobs (kind, subject, due_at) select 'webhook', told.id, now() from told),
                audited as (
@@ -176,14 +177,14 @@ impl Store {
                    select told.team_id, $3::jsonb->>'name', $3->'recognised_by', 'webhook.test', 'done', $3->>'request_id',
                           $3->>'address', jsonb_build_object('webhook', $2::text)
                    from told)
-               select id from told"#,
+               select from told"#,
             team,
             name,
             Json(actor) as _
         )
-        .fetch_optional(&self.pool)
+        .execute(&self.pool)
         .await?;
-        Ok(told.is_some())
+        Ok(())
     }
 
     /// The notice of a job. `None`: it was told, or its webhook is gone.

@@ -50,6 +50,18 @@ async fn a_hand_out_is_one_statement_and_one_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_floods_readiness_costs_postgres_next_to_nothing() {
+    let app = TestApp::start_on(TestDatabase::counting().await).await;
+    let nobody = app.ci.nobody();
+    let flood = async || {
+        let all = join_all((0..50).map(|_| nobody.get("/health/ready"))).await;
+        all.into_iter().for_each(|answer| drop(answer.expect(200)));
+    };
+    let (statements, written) = cost(&app, flood).await;
+    assert_eq!((statements.as_str(), written), ("none", 0), "less than one a flood");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_with_a_jwt_of_its_own_costs_no_more() {
     let world = World::start_on(TestDatabase::counting().await).await;
     world.app.register("deploy").await;

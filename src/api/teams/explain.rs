@@ -19,7 +19,7 @@ use crate::{
     secret::PresentedCredential,
 };
 
-/// Claims, or a JWT: one of the two.
+/// Claims, or a JWT: one of the two. No list in them has more than 200 values.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct Explain {

@@ -48,7 +48,8 @@ pub(in crate::api) struct CreateKey {
 /// The key itself is in this answer and never again. It cannot have more than its creator has.
 #[utoipa::path(post, path = "/teams/{team}/keys", tag = docs::TEAMS, security(("bearer" = [])), request_body = CreateKey,
     params(("team" = String, Path, description = "The team's name.", example = "demo")),
-    responses((status = 201, description = "The key, shown this once.", body = NewKey),
+    responses((status = 201, description = "The key, shown this once.", body = NewKey,
+               headers(("Location" = String, description = "Its path."))),
               (status = 409, description = "`name-taken`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(in crate::api) async fn create_key(
     State(state): State<ApiState>,

@@ -62,7 +62,8 @@ impl From<TeamRow> for Team {
 ///
 /// With a data key of its own, under which everything of the team is sealed.
 #[utoipa::path(post, path = "/teams", tag = docs::TEAMS, security(("bearer" = [])), request_body = CreateTeam,
-    responses((status = 201, description = "The team.", body = Team),
+    responses((status = 201, description = "The team.", body = Team,
+               headers(("Location" = String, description = "Its path."))),
               (status = 409, description = "`name-taken` or `key-not-everywhere`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(super) async fn create_team(
     State(state): State<ApiState>,

@@ -155,7 +155,8 @@ impl WriteTrustRule {
 /// its writer has.
 #[utoipa::path(post, path = "/teams/{team}/trust-rules", tag = docs::TEAMS, security(("bearer" = [])), request_body = WriteTrustRule,
     params(("team" = String, Path, description = "The team's name.", example = "demo")),
-    responses((status = 201, description = "The rule.", body = ShownTrustRule),
+    responses((status = 201, description = "The rule.", body = ShownTrustRule,
+               headers(("Location" = String, description = "Its path."))),
               (status = 409, description = "`name-taken`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(in crate::api) async fn create_trust_rule(
     State(state): State<ApiState>,

@@ -104,7 +104,8 @@ impl From<WebhookRow> for Webhook {
 /// tokens of the team.
 #[utoipa::path(post, path = "/teams/{team}/webhooks", tag = docs::TEAMS, security(("bearer" = [])), request_body = CreateWebhook,
     params(("team" = String, Path, description = "The team's name.", example = "demo")),
-    responses((status = 201, description = "The webhook, with its secret shown this once.", body = NewWebhook),
+    responses((status = 201, description = "The webhook, with its secret shown this once.", body = NewWebhook,
+               headers(("Location" = String, description = "Its path."))),
               (status = 409, description = "`name-taken`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(in crate::api) async fn create_webhook(
     State(state): State<ApiState>,

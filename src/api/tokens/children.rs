@@ -19,6 +19,8 @@ use crate::{
         page::{Page, PageParameters},
         problem::{FieldError, Problem},
     },
+    identity::{Caller, Role},
+    names::Name,
     store::ChildRow,
 };
 
@@ -49,13 +51,15 @@ pub(in crate::api) struct Child {
     /// `x-request-id` of the answer that held it.
     #[schema(example = "0198c0de-0000-7000-8000-000000000000")]
     request_id: Option<String>,
-    /// Why JFrog did not revoke it yet.
+    /// Why JFrog did not revoke it yet. May quote JFrog; shown to admins only.
     #[schema(example = json!(null))]
     last_error: Option<String>,
 }
 
-impl From<ChildRow> for Child {
-    fn from(row: ChildRow) -> Self {
+impl Child {
+    /// What `caller` may see of a child of this token.
+    fn new(row: ChildRow, token: &Name, caller: &Caller) -> Self {
+        let admin = caller.role_for(token.as_str()) >= Some(Role::Admin);
         Self {
             token_id: row.jfrog_token_id,
             status: row.state.as_str(),
@@ -66,7 +70,7 @@ impl From<ChildRow> for Child {
             issued_to: row.actor,
             recognised_by: row.recognised_by,
             request_id: row.request_id,
-            last_error: row.last_error,
+            last_error: row.last_error.filter(|_| admin),
         }
     }
 }
@@ -90,7 +94,8 @@ pub(in crate::api) async fn list_children(
         || Problem::invalid(vec![FieldError { field: "after".to_owned(), message: "is not a cursor of this list".to_owned() }]);
     let before = if after.is_empty() { None } else { Some(after.parse::<Uuid>().map_err(|_| bad())?) };
     let rows = state.broker.list_children(&who.caller, &team, &name, before, limit).await?;
-    Ok(Answer(Page::of(rows, limit, |row| row.id.to_string(), Child::from)))
+    let shown = |row| Child::new(row, &name, &who.caller);
+    Ok(Answer(Page::of(rows, limit, |row| row.id.to_string(), shown)))
 }
 
 /// Revoke a child token
@@ -108,7 +113,7 @@ pub(in crate::api) async fn revoke_child(
     Parameters(TeamParameter { team }): Parameters<TeamParameter>,
 ) -> Result<(StatusCode, Answer<Child>), Problem> {
     let team = state.broker.team_for(&who.caller, team.as_deref()).await?;
-    let name = name.parse().map_err(Problem::not_found)?;
+    let name: Name = name.parse().map_err(Problem::not_found)?;
     let row = state.broker.give_up_child(&who.caller, &team, &name, &token_id, &who.actor).await?;
-    Ok((StatusCode::ACCEPTED, Answer(row.into())))
+    Ok((StatusCode::ACCEPTED, Answer(Child::new(row, &name, &who.caller))))
 }

@@ -52,7 +52,8 @@ impl TryFrom<Settings> for CreateToken {
 #[utoipa::path(post, path = "/tokens", tag = docs::TOKENS, security(("bearer" = [])), 
     request_body(content = CreateToken, example = json!({"name": "publish", "identity_token": "eyJ2ZXIiOiIyIiwidHlw…", "description": "pushes images from the main branch"})),
     params(TeamParameter, ("Idempotency-Key" = Option<String>, Header, description = "Any text of yours, a new one for each registration: makes repeating the call safe.")),
-    responses((status = 201, description = "The token is registered. `Location` is its path.", body = Token),
+    responses((status = 201, description = "The token is registered.", body = Token,
+               headers(("Location" = String, description = "Its path."))),
               (status = 409, description = "`name-taken` or `busy`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json"),
               (status = 422, description = "`invalid-request`, `identity-token-rejected`, `not-refreshable` or `scope-refused`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(in crate::api) async fn create_token(

@@ -53,7 +53,8 @@ impl TryFrom<Settings> for ImportToken {
 /// Makes the second chain with the pasted access token and rotates the pasted pair at once, so that what was pasted is dead.
 #[utoipa::path(post, path = "/tokens/import", tag = docs::TOKENS, security(("bearer" = [])), params(TeamParameter),
     request_body(content = ImportToken, example = json!({"name": "publish", "access_token": "eyJ2ZXIiOiIyIiwidHlw…", "refresh_token": "7c9e6679-7425-40de-944b-e07fc1f90ae7", "description": "pushes images from the main branch"})),
-    responses((status = 201, description = "The token is registered. `Location` is its path.", body = Token),
+    responses((status = 201, description = "The token is registered.", body = Token,
+               headers(("Location" = String, description = "Its path."))),
               (status = 409, description = "`name-taken` or `busy`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json"),
               (status = 422, description = "`invalid-request`, `identity-token-rejected`, `not-refreshable` or `scope-refused`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(in crate::api) async fn import_token(

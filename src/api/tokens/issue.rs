@@ -34,7 +34,7 @@ pub(in crate::api) struct IssueToken {
     #[schema(example = "applied-permissions/user")]
     scope: Option<String>,
     /// Within the token's own; absent: the same.
-    #[schema(nullable = false, example = "jfrt@*")]
+    #[schema(example = "jfrt@*")]
     audience: Option<String>,
     /// For people, at JFrog. Which job it is for stands there anyway.
     #[schema(example = "nightly image scan")]

@@ -44,7 +44,7 @@ pub(in crate::api) struct RefreshToken {
     wait: Option<i64>,
     /// "JFrog refuses the token you gave me": its `token_id`. If it is the current one, JFrog is asked; if it is dead, another one is
     /// handed out.
-    #[schema(nullable = false, example = "5f1c6c0e-2d6f-4e0e-9a6e-0f3f9d0c7b11")]
+    #[schema(example = "5f1c6c0e-2d6f-4e0e-9a6e-0f3f9d0c7b11")]
     rejected_token_id: Option<String>,
 }
 
@@ -96,7 +96,7 @@ pub(in crate::api) struct RefreshedToken {
     request_body(content = Option<RefreshToken>, content_type = "application/json"),
     params(("name" = String, Path, description = "The token's name.", example = "deploy"), TeamParameter),
     responses((status = 200, description = "The access token.", content((RefreshedToken = "application/json"), (String = "text/plain"))),
-              (status = 409, description = "`token-lost` or `busy`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json"),
+              (status = 409, description = "`token-lost`, `locked-down` or `busy`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json"),
               (status = 503, description = "`jfrog-unavailable`, `refresh-uncertain`, `refresh-pending` or `database-unavailable`, with `Retry-After`.", body = inline(ProblemBody<'static>), content_type = "application/problem+json")))]
 pub(in crate::api) async fn refresh_token(
     State(state): State<ApiState>,

@@ -34,6 +34,8 @@ async fn the_service_of_a_retired_master_key_may_be_switched_off() {
     transit.behave(Behaving::Away);
     app.ci.nobody().get("/health/ready").await.refused(503, "key-service-unavailable");
     app.database.run("update master_keys set retired_at = now() where id = 'bao'").await;
+    // What the last look found is said again for a moment.
+    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
     app.ci.nobody().get("/health/ready").await.expect(200);
     app.stop().await;
     app.start_again().await;

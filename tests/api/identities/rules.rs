@@ -259,6 +259,8 @@ async fn a_rule_never_gives_more_than_its_writer_has() {
     }
     let explained = narrow.post(&format!("{path}/explain"), json!({"claims": world.claims(json!({}))})).await.expect(200).json;
     assert_eq!(explained["items"].as_array().expect("items").len(), 1);
+    let long = world.claims(json!({"of": {"groups": vec![1; 201]}}));
+    narrow.post(&format!("{path}/explain"), json!({"claims": long})).await.refused(422, "invalid-request");
     // An admin by a rule hands on no more than the rule gives.
     let job = world.job(json!({}));
     assert_eq!(job.get("/whoami").await.expect(200).json["role"], "admin");

@@ -60,7 +60,17 @@ async fn a_sane_request_id_is_taken_over_and_any_other_replaced() {
 async fn a_credential_in_the_query_string_is_refused_even_beside_a_good_one() {
     let app = TestApp::start().await;
     let key = app.ci.key().to_owned();
-    for name in ["access_token", "token", "api_key", "key", "authorization", "refresh_token", "identity_token", "Access_Token"] {
+    for name in [
+        "access_token",
+        "token",
+        "api_key",
+        "key",
+        "authorization",
+        "refresh_token",
+        "identity_token",
+        "Access_Token",
+        "access%5Ftoken",
+    ] {
         for client in [&app.ci, &app.ci.nobody()] {
             let answer = client.get(&format!("/tokens?{name}={key}")).await.refused(400, "invalid-request");
             assert!(!answer.text.contains(&key), "{}", answer.text);

@@ -110,6 +110,15 @@ async fn a_dry_run_says_what_would_be_hit_and_does_nothing() {
     let team = app.admin.post("/teams/payments/lockdown?dry_run=true", json!({})).await.expect(200).json;
     let elsewhere = app.admin.post("/tokens/other/lockdown?dry_run=true", json!({})).await.expect(200).json;
     insta::assert_json_snapshot!(json!({"token": token, "team": team, "elsewhere": elsewhere}));
+    // Whoever writes it wrongly does not get the real thing.
+    for path in [
+        "/tokens/deploy-a/lockdown?dryrun=true",
+        "/teams/payments/lockdown?dry_run=true&x",
+        "/tokens/deploy-a/revoke-handed-out?dry_run=true",
+    ] {
+        let refused = app.admin.post(path, json!({})).await.refused(422, "invalid-request");
+        assert_eq!(refused.json["errors"][0]["message"], "is no parameter of this call", "{path}");
+    }
     app.ci.refresh("deploy-a", json!({})).await.expect(200);
     assert_eq!(app.database.count("select count(*) from lockdowns").await, 0);
     assert_eq!(app.database.count("select count(*) from children where state = 'live'").await, 2);

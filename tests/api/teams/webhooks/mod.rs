@@ -132,6 +132,8 @@ async fn what_it_does_not_take_is_told_again_with_the_same_id_and_given_up_after
     app.admin.post("/teams/payments/webhooks/all/test", json!({})).await.expect(202);
     let failed = webhook_until(&app, "all", |webhook| !webhook["last_error"].is_null()).await;
     assert_eq!((&failed["last_error"]["detail"], &failed["waiting"]), (&json!("it answered 503"), &json!(1)));
+    let again = app.admin.post("/teams/payments/webhooks/all/test", json!({})).await.expect(202);
+    assert_eq!(again.json["waiting"], 1, "one test waits for no other");
     // A redirect would carry it elsewhere.
     receiver.answer(307);
     age_notices(&app, 100).await;
