@@ -63,9 +63,10 @@ pub(super) struct ProblemBody<'a> {
     /// The answer's `x-request-id`: leads an admin to the audit row that says exactly why.
     #[schema(example = "01a209f3-519d-704a-a19d-b2f8dd4b3844")]
     pub request_id: &'a str,
-    /// On 422: what is wrong with each field.
-    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
-    pub errors: &'a [FieldError],
+    /// On 422, and only then: what is wrong with each field; none, where it is none of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub errors: Option<&'a [FieldError]>,
 }
 
 impl Problem {
@@ -82,7 +83,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             request_id,
-            errors: &self.errors,
+            errors: (self.status == StatusCode::UNPROCESSABLE_ENTITY).then_some(&self.errors),
         }
     }
 

@@ -12,9 +12,8 @@ impl Broker {
         let there = self.store.token_by_id(view.team_id, view.id).await;
         let alive = match &there {
             Ok(None) => true,
-            // It was committed, handed out, and made anew before its owner could note that: the sweep revokes it in its time. Of a
-            // chain that was made anew twice, not every pair is remembered.
-            Ok(Some(now)) if is_replaced(now, pair) || now.chains.iter().any(|chain| chain.sweep_after > now.now) => false,
+            // It was committed, handed out, and made anew before its owner could note that: the sweep revokes it in its time.
+            Ok(Some(now)) if self.is_in_use(now, pair).await => false,
             Ok(Some(now)) => match now.younger() {
                 Some(chain) => self.vitality(now, chain).await == Vitality::Alive,
                 None => false,
@@ -30,6 +29,20 @@ impl Broker {
         let Some((instance, id)) = self.jfrog.instance(Some(&view.instance)).zip(pair.token_id.as_deref()) else { return };
         let revoked = self.jfrog.revoke(instance, &Bearer::Access(pair.access_token.clone()), id).await;
         tracing::info!(?revoked, jfrog_token_id = id, "gave back a pair that is not needed");
+    }
+
+    /// Whether somebody may hold the pair: it was in the place of what is there. Of a chain that was made anew twice, not every pair is
+    /// remembered; but what is handed out stands in the audit.
+    async fn is_in_use(&self, now: &TokenView, pair: &Pair) -> bool {
+        let Some(id) = &pair.token_id else { return false };
+        let mut replaced = now.chains.iter().filter_map(|chain| chain.replaced.as_ref());
+        if replaced.any(|replaced| replaced.jfrog_token_id == *id) {
+            return true;
+        }
+        if now.chains.iter().all(|chain| chain.sweep_after <= now.now) {
+            return false;
+        }
+        self.store.handed_out_ids(now.team_id, now.id).await.map_or(true, |handed_out| handed_out.contains(id))
     }
 
     /// Whether JFrog answers at all.
@@ -48,9 +61,4 @@ impl Broker {
             Err(_) => Vitality::Unknown,
         }
     }
-}
-
-fn is_replaced(now: &TokenView, pair: &Pair) -> bool {
-    let mut replaced = now.chains.iter().filter_map(|chain| chain.replaced.as_ref());
-    replaced.any(|replaced| Some(&replaced.jfrog_token_id) == pair.token_id.as_ref())
 }

@@ -132,6 +132,9 @@ pub struct Parts {
     in_hand: Mutex<HashSet<Uuid>>,
     /// When Postgres came back: its last seconds may be missing until every replica has compared its journal.
     reconnected: Mutex<Option<Instant>>,
+    /// Comparisons of the whole journal with Postgres: one goes on, another waits for it.
+    comparisons: Semaphore,
+    comparing: tokio::sync::Mutex<()>,
     /// Rung when an entry may be pending that no task has in hand any more.
     left_behind: Notify,
     signals: broadcast::Sender<Signals>,
@@ -191,6 +194,8 @@ impl Broker {
             joins: Mutex::default(),
             in_hand: Mutex::default(),
             reconnected: Mutex::default(),
+            comparisons: Semaphore::new(2),
+            comparing: tokio::sync::Mutex::default(),
             left_behind: Notify::new(),
             signals: broadcast::channel(1024).0,
             looked_into: Cache::builder().max_capacity(10_000).time_to_live(LOOK_AGAIN).build(),

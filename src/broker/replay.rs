@@ -45,8 +45,11 @@ const KEPT: Duration = Duration::from_secs(86_400);
 /// Tokens that one statement reads, at most.
 const LOOKED_UP: usize = 200;
 
-/// After Postgres or the key service could not be asked.
-const COMPARE_AGAIN: Duration = Duration::from_secs(15);
+/// After Postgres could not be asked: well before what the dead left in the dark may be settled with a token that is spent.
+const COMPARE_AGAIN: Duration = Duration::from_secs(2);
+
+/// After the key service could not be asked.
+const KEYS_AGAIN: Duration = Duration::from_secs(15);
 
 impl Broker {
     /// Compares every entry with its row: after a start, and when Postgres may have lost its last seconds.
@@ -60,18 +63,19 @@ impl Broker {
     /// The same, until Postgres and the key service have let it come to its end: only here a committed pair that a failover lost
     /// is found, and whoever sends the spent one meanwhile loses its chain.
     pub(super) async fn replay_to_the_end(&self) -> Result<(), BrokerError> {
+        // One that is still to begin sees all that this one would.
+        let Ok(_asked) = self.comparisons.try_acquire() else { return Ok(()) };
+        let _turn = self.comparing.lock().await;
         loop {
-            let away = match self.replay_journal().await {
-                Err(
-                    error @ (BrokerError::MasterKey(MasterKeyError::Unavailable(..))
-                    | BrokerError::Store(StoreError::Unavailable(_))),
-                ) => error,
+            let (away, again) = match self.replay_journal().await {
+                Err(error @ BrokerError::MasterKey(MasterKeyError::Unavailable(..))) => (error, KEYS_AGAIN),
+                Err(error @ BrokerError::Store(StoreError::Unavailable(_))) => (error, COMPARE_AGAIN),
                 other => return other,
             };
             tracing::warn!(error = %away, "the journal could not be compared with Postgres yet");
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(COMPARE_AGAIN) => {}
+                () = tokio::time::sleep(again) => {}
             }
         }
     }

@@ -49,7 +49,7 @@ impl Broker {
     /// Runs a plan to its end. Call it from a tracked task: nothing may cancel it half-way.
     ///
     /// # Errors
-    /// Before the call: nothing was spent. After it: the pair is in the journal, and is committed from there within a minute, or by the next start.
+    /// Before the call: nothing was spent. After it: the pair is in the journal, or on its way there, and is committed from there within a minute, or by the next start.
     pub(super) async fn obtain(&self, plan: Plan<'_>, actor: &Actor) -> Result<Ended, BrokerError> {
         let mut in_hand = InHand::new(self, Uuid::now_v7());
         let ended = self.obtain_in_hand(plan, in_hand.attempt, actor).await;

@@ -139,8 +139,12 @@ impl Broker {
         }
         // (d) Only a person can help.
         tracing::error!(token = view.name, "the token is lost: it needs to be recreated");
-        self.store.declare_lost(view, Lost::NoChain).await?;
-        Ok(Settled::Done)
+        if self.store.declare_lost(view, Lost::NoChain).await? {
+            return Ok(Settled::Done);
+        }
+        // A pair that came meanwhile may have left the other chain missing.
+        let now = self.store.token_by_id(view.team_id, view.id).await?;
+        Ok(if now.is_some_and(|now| now.generation != view.generation) { Settled::Later(Duration::ZERO) } else { Settled::Done })
     }
 
     /// When what an attempt may have left at JFrog can be looked for: nobody can commit it any more, and nobody holds it still.

@@ -140,6 +140,7 @@ impl Broker {
     /// The caller may not, the JWT cannot be read, or Postgres.
     pub async fn explain(&self, caller: &Caller, team: &Name, of: ExplainOf) -> Result<Explanation, BrokerError> {
         let rules = self.list_trust_rules(caller, team, "", MOST_RULES).await?;
+        let field = if matches!(of, ExplainOf::Jwt(_)) { "jwt" } else { "claims" };
         let (claims, jwt_refused) = match of {
             ExplainOf::Claims(claims) => (claims, None),
             ExplainOf::Jwt(jwt) => match self.authentication.identity(&jwt).await {
@@ -152,7 +153,6 @@ impl Broker {
                 Err(other) => (Map::new(), Some(other.to_string())),
             },
         };
-        let field = if jwt_refused.is_some() { "jwt" } else { "claims" };
         if claims.values().any(has_long_list) {
             let message = format!("has a list of more than {LONGEST_LIST} values");
             return Err(BrokerError::Invalid { field, message });

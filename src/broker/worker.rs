@@ -111,7 +111,7 @@ impl Broker {
         let work = work(self.clone());
         self.spawn(async move {
             if let Err(error) = work.await {
-                tracing::warn!(%error, "the journal could not be compared with Postgres, or reported; it is tried again");
+                tracing::warn!(%error, "the journal could not be compared with Postgres, or reported");
             }
         });
     }

@@ -157,7 +157,7 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        self.assurance.changed();
+        self.assurance.changed_here();
         Ok(deleted.is_some())
     }
 

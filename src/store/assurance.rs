@@ -15,24 +15,29 @@ struct State {
     heard: Option<Instant>,
     /// When it last told of a change, or began to listen.
     changed: Option<Instant>,
+    /// When this process last made one.
+    changed_here: Option<Instant>,
 }
 
 impl Assurance {
-    /// Whether what was read from `begun` on still holds: no change was heard of since, and it is newer than one may take to be felt,
-    /// or one would have been heard of.
+    /// Whether what was read from `begun` on still holds: it is newer than a change may take to be felt, or the change would have been
+    /// heard of. What this process changed itself is felt at once.
     pub fn holds(&self, begun: Instant, felt_within: Duration) -> bool {
         let state = self.state();
-        match state.changed {
-            // It was perhaps not read.
-            Some(changed) if changed >= begun => false,
-            None => begun.elapsed() < felt_within,
-            Some(_) => begun.elapsed() < felt_within || state.heard.is_some_and(|heard| heard.elapsed() < felt_within),
+        if state.changed_here.is_some_and(|changed| changed >= begun) {
+            return false;
         }
+        if begun.elapsed() < felt_within {
+            return true;
+        }
+        // A change that was heard of after the reading began was perhaps not read.
+        state.heard.is_some_and(|heard| heard.elapsed() < felt_within) && state.changed.is_some_and(|changed| changed < begun)
     }
 
     /// The connection begins to listen: of what was changed before, it tells nothing.
     pub(super) fn begun(&self, asked: Instant) {
-        *self.state() = State { heard: Some(asked), changed: Some(Instant::now()) };
+        let mut state = self.state();
+        (state.heard, state.changed) = (Some(asked), Some(Instant::now()));
     }
 
     /// It answered a question that was asked then.
@@ -40,9 +45,14 @@ impl Assurance {
         self.state().heard = Some(asked);
     }
 
-    /// It told that something has changed; or this process has changed it, and need not be told.
+    /// It told that something has changed.
     pub(super) fn changed(&self) {
         self.state().changed = Some(Instant::now());
+    }
+
+    /// This process has changed something.
+    pub(super) fn changed_here(&self) {
+        self.state().changed_here = Some(Instant::now());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -61,7 +71,7 @@ mod tests {
     }
 
     fn assurance(heard: Option<u64>, changed: Option<u64>) -> Assurance {
-        Assurance(Mutex::new(State { heard: heard.map(ago), changed: changed.map(ago) }))
+        Assurance(Mutex::new(State { heard: heard.map(ago), changed: changed.map(ago), changed_here: None }))
     }
 
     #[test]
@@ -79,7 +89,9 @@ mod tests {
         assert!(!assurance.holds(ago(90_000), SECOND), "it was read before the connection listened");
         assurance.changed();
         assert!(!assurance.holds(ago(30_000), SECOND));
-        assert!(!assurance.holds(ago(10), SECOND), "however young it is");
+        assert!(assurance.holds(ago(10), SECOND), "another process' change has its time");
+        assurance.changed_here();
+        assert!(!assurance.holds(ago(10), SECOND), "its own has none");
         std::thread::sleep(Duration::from_millis(1));
         assert!(assurance.holds(Instant::now(), SECOND));
     }

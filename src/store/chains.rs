@@ -54,11 +54,13 @@ impl Store {
                    update tokens t set last_error_at = now(), last_error_kind = 'access-token-dead',
                           last_error_detail = 'JFrog does not know the access token of chain ' || moved.letter || ' any more'
                    from moved where (select in_team($1)) and t.id = moved.token_id
-                   returning t.id, t.team_id, t.name, t.generation),
+                   returning t.id, t.team_id, t.name, t.generation, t.state),
                scheduled as (
-                   -- A job that is just being done has looked at it before: it is not finished then, but due again.
+                   -- A job that is just being done has looked at it before: it is not finished then, but due again. Not that of a
+                   -- registration, which gives up chains itself and comes back to them in its time.
                    insert into jobs (kind, subject, due_at) select 'settle', named.id, now() from named
-                   on conflict on constraint jobs_pkey do update set due_at = least(jobs.due_at, excluded.due_at), failures = 0),
+                   on conflict on constraint jobs_pkey do update set failures = 0, due_at =
+                       case when (select named.state = 'creating' from named) then jobs.due_at else least(jobs.due_at, excluded.due_at) end),
                audited as (
                    insert into audit_events (team_id, actor, recognised_by, action, outcome, reason, token_id, token_name,
                                              jfrog_token_id, fingerprint, generation, request_id, address)
@@ -78,13 +80,13 @@ impl Store {
     }
 
     /// From now on a person is needed: no chain works and none can be made, or, for `user-rejected`, JFrog has refused the user
-    /// `times` in a row and for at least `hours`. Nothing of the kind, if a pair came since the token was seen.
+    /// `times` in a row and for at least `hours`. `false`: nothing of the kind, or a pair came since the token was seen.
     ///
     /// # Errors
     /// Postgres.
-    pub async fn declare_lost(&self, seen: &TokenView, why: Lost) -> Result<()> {
+    pub async fn declare_lost(&self, seen: &TokenView, why: Lost) -> Result<bool> {
         let (kind, detail, rejected) = why.told();
-        sqlx::query_scalar!(
+        let declared = sqlx::query_scalar!(
             r#"with held as (
                    select t.id, t.team_id, t.name, t.generation from tokens t
                    -- The generation stands in the row that is locked: who waited for it finds what was committed meanwhile.
@@ -114,7 +116,7 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        Ok(())
+        Ok(declared.is_some())
     }
 
     /// JFrog's ids of what was handed out and may work still, as the audit has them.

@@ -122,7 +122,7 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        self.assurance.changed();
+        self.assurance.changed_here();
         Ok(ended.is_some())
     }
 }

@@ -165,7 +165,7 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        self.assurance.changed();
+        self.assurance.changed_here();
         Ok(replaced)
     }
 
@@ -227,7 +227,7 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        self.assurance.changed();
+        self.assurance.changed_here();
         Ok(deleted.is_some())
     }
 

@@ -127,10 +127,12 @@ async fn what_a_recreate_replaced_while_a_sweep_began_keeps_its_time() {
 async fn a_journal_that_hangs_keeps_no_pair_from_postgres() {
     let app = TestApp::start().await;
     with_a_token(&app).await;
-    let journal = tempfile::tempdir().expect("a directory");
-    let replica = Replica::armed(&app, journal.path(), "saving:stall").await;
+    let (journal, asked) = (tempfile::tempdir().expect("a directory"), app.asked_for_pairs());
+    // Its lease is not over before it gives up waiting: nobody else makes the chain anew.
+    let variables = [("TOKEN_BROKER_FAULT", "saving:stall"), ("TOKEN_BROKER_LEASE_SECONDS", "30")];
+    let replica = Replica::launch(&app, journal.path(), &variables).await.expect("it starts");
     let answer = replica.client(&app.admin).refresh("deploy", json!({"max_age": 0})).await.expect(200);
-    assert_eq!(answer.json["refreshed"], true);
-    let log = replica.log();
-    assert!(log.contains("the journal could not keep a pair") && !log.contains("the stall is over"), "{log}");
+    assert_eq!((&answer.json["refreshed"], &answer.json["generation"]), (&json!(true), &json!(2)));
+    assert_eq!(app.asked_for_pairs(), asked + 1, "the one that was refreshed");
+    assert!(replica.log().contains("the journal could not keep a pair"), "{}", replica.log());
 }
