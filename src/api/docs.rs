@@ -1,6 +1,6 @@
 //! The OpenAPI document and its page. What every operation can answer is said once, here.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use axum::{Router, body::Bytes, http::header, routing::get};
 use utoipa::{
@@ -76,6 +76,10 @@ pub(super) fn completed(mut document: utoipa::openapi::OpenApi) -> utoipa::opena
     document
 }
 
+/// What `/openapi.json` answers; put together when it is first asked for, which is seldom.
+static JSON: LazyLock<Bytes> =
+    LazyLock::new(|| serde_json::to_vec(&completed(super::routes().into_openapi())).unwrap_or_default().into());
+
 /// The document as `token-broker openapi` prints it and `openapi/openapi.json` keeps it.
 ///
 /// # Errors
@@ -85,11 +89,9 @@ pub fn openapi_json() -> anyhow::Result<String> {
     Ok(document.to_pretty_json()? + "\n")
 }
 
-/// `/docs` and `/openapi.json`, from the binary. The document is completed when it is first asked for, and all are sent the same bytes:
-/// who asks and reads no answer costs no copy of it.
-pub(super) fn routes(document: utoipa::openapi::OpenApi) -> Router<ApiState> {
-    let json = Arc::new(LazyLock::new(|| Bytes::from(serde_json::to_vec(&completed(document)).unwrap_or_default())));
-    let answer = async move || ([(header::CONTENT_TYPE, "application/json")], Bytes::clone(&json));
+/// `/docs` and `/openapi.json`, from the binary. All are sent the same bytes: who asks and reads no answer costs no copy of them.
+pub(super) fn routes() -> Router<ApiState> {
+    let answer = async || ([(header::CONTENT_TYPE, "application/json")], Bytes::clone(&JSON));
     let config = Config::new(["/openapi.json"]).try_it_out_enabled(true).display_request_duration(true);
     Router::new().route("/openapi.json", get(answer)).merge(SwaggerUi::new("/docs").config(config.use_base_layout()))
 }

@@ -13,7 +13,7 @@ use axum_server::{Handle, Server, tls_rustls::RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use tokio::task::JoinHandle;
 
-use super::{ApiState, Metrics};
+use super::{ApiState, Metrics, Routes};
 
 /// How long a connection may take to send its header.
 const HEADER_TIME: Duration = Duration::from_secs(5);
@@ -39,12 +39,12 @@ impl Listeners {
     /// The certificate or key cannot be read.
     pub async fn serve_api(
         &mut self,
-        routes: Router<ApiState>,
+        routes: Routes,
         state: ApiState,
         on: TcpListener,
         tls: Option<(PathBuf, PathBuf)>,
     ) -> anyhow::Result<()> {
-        self.serve(super::router(routes, state), on, tls).await
+        self.serve(routes.over(state), on, tls).await
     }
 
     /// Serves `/metrics` and health.

@@ -119,16 +119,25 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(health::ready))
 }
 
-/// The API's routes, `/docs` and `/openapi.json` included. To put them together takes some milliseconds.
-pub fn documented_routes() -> Router<ApiState> {
-    let (router, document) = routes().split_for_parts();
-    let known = Known::of(&document);
-    router.layer(middleware::from_fn_with_state(known, parameters::refuse_unknown)).merge(docs::routes(document))
+/// The API's routes, `/docs` and `/openapi.json` included.
+#[derive(Debug)]
+pub struct Routes {
+    router: Router<ApiState>,
+    known: Known,
 }
 
-/// The API's router.
-fn router(routes: Router<ApiState>, state: ApiState) -> Router {
-    routes.layer(middleware::from_fn_with_state(state.clone(), request::around)).with_state(state)
+impl Routes {
+    /// To put them together takes some milliseconds.
+    pub fn documented() -> Self {
+        let (router, document) = routes().split_for_parts();
+        Self { router: router.merge(docs::routes()), known: Known::of(&document) }
+    }
+
+    /// The API's router.
+    fn over(self, state: ApiState) -> Router {
+        let around = middleware::from_fn_with_state((state.clone(), self.known), request::around);
+        self.router.layer(around).with_state(state)
+    }
 }
 
 /// The router of the operators' address: `/metrics` and health.
@@ -137,6 +146,6 @@ fn ops_router(state: ApiState, metrics: Metrics) -> Router {
     health
         .route("/metrics", axum::routing::get(metrics::metrics))
         .layer(axum::Extension(metrics))
-        .layer(middleware::from_fn_with_state(state.clone(), request::around))
+        .layer(middleware::from_fn_with_state((state.clone(), Known::default()), request::around))
         .with_state(state)
 }

@@ -5,12 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use axum::{
-    extract::{MatchedPath, Request, State},
-    http::Method,
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::http::Method;
 use utoipa::openapi::{OpenApi, RefOr, path::ParameterIn};
 
 use super::problem::{FieldError, Problem};
@@ -19,7 +14,7 @@ use super::problem::{FieldError, Problem};
 const SHOWN: usize = 64;
 
 /// The parameters of each operation, by its method and route, as they are documented.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Known(Arc<HashMap<Method, HashMap<String, HashSet<String>>>>);
 
 impl Known {
@@ -45,22 +40,13 @@ impl Known {
         }
         Self(Arc::new(known))
     }
-}
 
-/// Answers a request with a parameter that its operation does not know.
-pub(super) async fn refuse_unknown(State(known): State<Known>, route: MatchedPath, request: Request, next: Next) -> Response {
-    // A probe that varies its address asks the same.
-    let any = route.as_str().starts_with("/health/");
-    let names = known.0.get(request.method()).and_then(|routes| routes.get(route.as_str())).filter(|_| !any);
-    let query = request.uri().query().unwrap_or_default();
-    let unknown = names.and_then(|names| {
-        form_urlencoded::parse(query.as_bytes()).find(|(name, _)| !names.contains(name.as_ref())).map(|(name, _)| name)
-    });
-    match unknown {
-        None => next.run(request).await,
-        Some(name) => {
-            let field = name.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
-            Problem::invalid(vec![FieldError { field, message: "is no parameter of this call".to_owned() }]).into_response()
-        }
+    /// The refusal of a query string that holds something else; `None`: it does not.
+    pub(super) fn refuses(&self, method: &Method, route: &str, query: &str) -> Option<Problem> {
+        // A probe that varies its address asks the same.
+        let names = self.0.get(method)?.get(route).filter(|_| !route.starts_with("/health/"))?;
+        let (unknown, _) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| !names.contains(name.as_ref()))?;
+        let field = unknown.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+        Some(Problem::invalid(vec![FieldError { field, message: "is no parameter of this call".to_owned() }]))
     }
 }

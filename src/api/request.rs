@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{
     ApiState,
     caller::too_many,
+    parameters::Known,
     problem::{ISSUER_UNAVAILABLE, Problem},
 };
 use crate::{
@@ -57,7 +58,7 @@ impl Context {
 }
 
 /// Runs a request and sees to what every answer needs.
-pub(super) async fn around(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
+pub(super) async fn around(State((state, known)): State<(ApiState, Known)>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let context = Context {
         request_id: request_id(request.headers()),
@@ -69,7 +70,9 @@ pub(super) async fn around(State(state): State<ApiState>, mut request: Request, 
     let action = format!("{} {route}", request.method());
     let token = token_name(request.uri().path());
     let span = tracing::info_span!("request", id = context.request_id, action);
-    let in_query = request.uri().query().is_some_and(|query| has_credential(&route, query));
+    let query = request.uri().query();
+    let in_query = query.is_some_and(|query| has_credential(&route, query));
+    let unknown = query.and_then(|query| known.refuses(request.method(), &route, query));
     request.extensions_mut().insert(context.clone());
 
     // Who operates the service must see it when it is full, too.
@@ -82,6 +85,7 @@ pub(super) async fn around(State(state): State<ApiState>, mut request: Request, 
         Ok(_) if in_query => {
             Problem::malformed("Credentials in the query string are refused: they end up in logs.").into_response()
         }
+        Ok(_) if let Some(unknown) = unknown => unknown.into_response(),
         // In a task of its own: a panic becomes a 500, and the process lives.
         Ok(room) => match tokio::spawn(bounded(room, next.run(request)).instrument(span)).await {
             Ok(response) => response,

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    api::{ApiState, Listeners, Metrics, documented_routes},
+    api::{ApiState, Listeners, Metrics, Routes},
     broker::{Broker, Keys, Others, recognise, report_journal},
     config::{Database, LogFormat, ServeOptions, Settings},
     identity::{Authentication, Issuers},
@@ -136,7 +136,7 @@ pub async fn start(settings: Settings, metrics: Option<JoinHandle<anyhow::Result
         let courier = courier.context("TOKEN_BROKER_WEBHOOK_CA or _PROXY is not usable")?;
         anyhow::Ok((Jfrog::new(instances, &route, timeout)?, issuers, courier))
     });
-    let routes = spawn_blocking(documented_routes);
+    let routes = spawn_blocking(Routes::documented);
     // Both are waited for: a journal whose start fails for another reason is closed again when that is told.
     let journal = spawn_blocking(move || Journal::open(&settings.journal_dir));
     let (opened, journal) = tokio::join!(open(settings.database), journal);
