@@ -219,6 +219,22 @@ async fn an_import_is_not_given_up_before_jfrog_was_told_that_its_second_chain_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_can_neither_go_on_nor_back_is_tried_again_in_its_time() {
+    let app = TestApp::start().await;
+    let pair = app.pair_made_by_hand("person").await;
+    for (route, fault) in [(Route::Refresh, Fault::Forbidden), (Route::Revoke, Fault::Unavailable)] {
+        app.simulator.fault(Rule { route: Filter::Only(route), ..Rule::always(fault) });
+    }
+    let body = json!({"name": "deploy", "reuse_for": 1, "access_token": pair["access_token"],
+                      "refresh_token": pair["refresh_token"]});
+    app.admin.post("/tokens/import", body).await.refused(503, "jfrog-unavailable");
+    let asked = app.asked_for_pairs();
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    // The tests' lease is three seconds: each of up to three turns makes the second chain anew and tries the pasted one.
+    assert!(app.asked_for_pairs() <= asked + 6, "{} more calls", app.asked_for_pairs() - asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delete_forgets_nothing_before_jfrog_told_what_an_answer_that_was_lost_left_there() {
     let app = TestApp::start().await;
     app.register("deploy").await;
