@@ -31,7 +31,6 @@ const NDJSON: &str = "application/x-ndjson";
 /// Which events; all that are given must fit. A parameter that is none of these is refused.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 pub(super) struct AuditParameters {
     /// Whose: needed only by callers with several teams. A platform admin who names none reads the platform's own events.
     #[param(required = false)]

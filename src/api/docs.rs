@@ -60,6 +60,7 @@ pub(super) fn completed(mut document: utoipa::openapi::OpenApi) -> utoipa::opena
     if let Some(RefOr::T(Schema::Object(settings))) = schemas.and_then(|schemas| schemas.get_mut("Settings")) {
         settings.additional_properties = None;
     }
+    let mut named = Vec::new();
     for item in document.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
@@ -68,11 +69,14 @@ pub(super) fn completed(mut document: utoipa::openapi::OpenApi) -> utoipa::opena
                 if let RefOr::T(response) = response {
                     examples::add(status, response);
                     add_headers(status, response);
+                    required::mark(response, &mut named);
                 }
             }
         }
     }
-    required::mark(&mut document);
+    if let Some(components) = &mut document.components {
+        required::mark_named(&mut components.schemas, named);
+    }
     document
 }
 

@@ -104,7 +104,7 @@ pub(super) async fn list_data_keys(
 ///
 /// A new data key for the team, or for every team. It seals from now on; what the old one sealed is sealed anew in the background,
 /// then the old one is deleted. Watch `rotation`.
-#[utoipa::path(post, path = "/encryption-keys/rotate", tag = docs::KEYS, security(("bearer" = [])), 
+#[utoipa::path(post, path = "/encryption-keys/rotate", tag = docs::KEYS, security(("bearer" = [])),
     request_body(content = Option<RotateDataKeys>, content_type = "application/json"),
     responses((status = 202, description = "It is begun.", body = EncryptionKeys),
               (status = 409, description = "`key-not-everywhere`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]
@@ -121,7 +121,7 @@ pub(super) async fn rotate_data_keys(
 ///
 /// Every data key that another master key wraps, in the background: after a new master key was put first, of the same provider or of
 /// another. Watch `rewrap`.
-#[utoipa::path(post, path = "/encryption-keys/rewrap", tag = docs::KEYS, security(("bearer" = [])), 
+#[utoipa::path(post, path = "/encryption-keys/rewrap", tag = docs::KEYS, security(("bearer" = [])),
     request_body(content = Option<RewrapDataKeys>, content_type = "application/json"),
     responses((status = 202, description = "It is begun.", body = EncryptionKeys),
               (status = 409, description = "`key-not-everywhere` or `key-not-first`.", body = inline(super::problem::ProblemBody<'static>), content_type = "application/problem+json")))]

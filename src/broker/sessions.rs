@@ -58,15 +58,14 @@ impl Broker {
             return Err(Refusal::Forbidden(why).into());
         };
         let own = GivenUp { credential: Some(caller.credential()), ..GivenUp::default() };
-        // Before it ends, because afterwards it could not be asked for again; and what was issued up to its end.
-        for ended in [false, true] {
-            if give_back {
-                self.store.give_up_children(team.id, &own, actor).await?;
-            }
-            if !ended {
-                // Ended meanwhile is ended.
-                self.store.delete_session(team.id, id, actor).await?;
-            }
+        if give_back {
+            self.store.give_up_children(team.id, &own, actor).await?;
+        }
+        // Ended meanwhile is ended.
+        self.store.delete_session(team.id, id, actor).await?;
+        // Once more, for what was issued up to its end; not only now, because whoever must repeat it has no session any more.
+        if give_back {
+            self.store.give_up_children(team.id, &own, actor).await?;
         }
         Ok(())
     }

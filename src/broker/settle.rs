@@ -138,8 +138,8 @@ impl Broker {
             return Ok(Settled::Later(AFTER_UNAUTHENTICATED));
         }
         // (d) Only a person can help.
-        tracing::error!(token = view.name, "the token is lost: it needs to be recreated");
         if self.store.declare_lost(view, Lost::NoChain).await? {
+            tracing::error!(token = view.name, "the token is lost: it needs to be recreated");
             return Ok(Settled::Done);
         }
         // A pair that came meanwhile may have left the other chain missing.

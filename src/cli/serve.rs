@@ -132,8 +132,7 @@ pub async fn start(settings: Settings, metrics: Option<JoinHandle<anyhow::Result
     let platform_admins = identities.platform_admins;
     let clients = spawn_blocking(move || {
         let issuers = Issuers::new(identities.issuers, identities.audience, &identities.route)?;
-        let courier = Courier::new(settings.webhook_hosts, &settings.webhook_route);
-        let courier = courier.context("TOKEN_BROKER_WEBHOOK_CA or _PROXY is not usable")?;
+        let courier = Courier::new(settings.webhook_hosts, &settings.webhook_route)?;
         anyhow::Ok((Jfrog::new(instances, &route, timeout)?, issuers, courier))
     });
     let routes = spawn_blocking(Routes::documented);
